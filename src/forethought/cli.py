@@ -1,0 +1,288 @@
+"""The command line: ``forethought data | train | evaluate | plan | report | list | demo``.
+
+Each command is a frozen dataclass whose fields are its flags (read by tyro) and a ``run`` method. A
+recipe's own settings are flags too: ``forethought train diffuser/maze-umaze --train.steps 100``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+
+import forethought.envs  # noqa: F401  registers the environments
+from forethought import commands
+from forethought.config import ControlConfig, Experiment, ModelConfig, PlannerConfig, TrainConfig
+from forethought.registry import recipes
+from forethought.training import TrainingInterrupted
+
+console = Console()
+Name = tyro.conf.Positional[str]
+File = tyro.conf.Positional[Path]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataBuild:
+    """Build a data set with scripted controllers: maze-umaze, maze-medium, maze-large."""
+
+    name: Name
+    out: Path | None = None
+    """folder to write; default data/NAME"""
+    seed: int = 0
+    steps: int = 1_000_000
+    """environment steps"""
+
+    def run(self) -> None:
+        commands.build_data(self.name, self.out, self.seed, self.steps, console)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataInfo:
+    """Print what a data set holds: episodes, steps, dimensions, ranges, histograms."""
+
+    path: File
+
+    def run(self) -> None:
+        commands.show_data(self.path, console)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataImport:
+    """Convert D4RL HDF5, OGBench npz or Minari data into a data-set folder."""
+
+    source: Name
+    """a file, or the id of a local Minari data set"""
+    out: Path
+    """folder to write"""
+
+    def run(self) -> None:
+        commands.import_data(self.source, self.out, console)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train a recipe; its settings follow as flags (see them with `forethought list RECIPE`)."""
+
+    recipe: Name
+    """a name from `forethought list`, or my_file.py:my_recipe"""
+    out: Path | None = None
+    """checkpoint folder; default runs/RECIPE/seedN"""
+    data: str | None = None
+    """data-set folder; default data/DATASET, built first if it does not exist"""
+    device: Literal["cpu", "cuda", "mps", "auto"] = "auto"
+    resume: bool = False
+    """go on from the folder's last saved state"""
+    model: ModelConfig
+    train: TrainConfig
+    planner: PlannerConfig
+    control: ControlConfig
+
+    def run(self) -> None:
+        experiment = dataclasses.replace(
+            commands.find_recipe(self.recipe),
+            model=self.model,
+            train=self.train,
+            planner=self.planner,
+            control=self.control,
+        )
+        commands.train(experiment, self.out, self.data, self.device, self.resume, console)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Score a checkpoint: plan, execute in physics, write JSON with score, interval and protocol."""
+
+    path: File
+    """checkpoint folder"""
+    episodes: int = 100
+    seed: int = 0
+    out: Path | None = None
+    """result file; default PATH/evaluation/TASK-seedS.json"""
+    multi: bool = False
+    """random goals (Multi2D) instead of the maze's target"""
+    parallel: int = 50
+    """environments side by side; the score does not depend on it"""
+    references: bool = True
+    """also run the reference controllers on the same starts (mazes)"""
+    planner: PlannerConfig
+    control: ControlConfig
+
+    def run(self) -> None:
+        commands.evaluate_checkpoint(
+            self.path,
+            commands.EvaluationSettings(
+                episodes=self.episodes,
+                seed=self.seed,
+                multi=self.multi,
+                parallel=self.parallel,
+                references=self.references,
+            ),
+            self.planner,
+            self.control,
+            self.out,
+            console,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Make one plan between two points of a maze: a picture of the denoising, and JSON."""
+
+    path: File
+    """checkpoint folder"""
+    start: tuple[float, float]
+    """row and column, in the frame of the observations"""
+    goal: tuple[float, float]
+    seed: int = 0
+    out: Path = Path("runs/plan")
+    """folder for plan.json and plan.png"""
+    planner: PlannerConfig
+    control: ControlConfig
+
+    def run(self) -> None:
+        points = (self.start, self.goal)
+        commands.plan_once(
+            self.path, points, self.planner, self.control, self.out, self.seed, console
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Turn result files into tables, figures and one self-contained HTML page."""
+
+    results: tyro.conf.Positional[tuple[Path, ...]] = (Path("results"),)
+    """files or folders; default results/"""
+    out: Path = Path("runs/report")
+    markdown: Path | None = None
+    """also write the Markdown tables to this file"""
+
+    def run(self) -> None:
+        commands.make_report(self.results, self.out, self.markdown, console)
+
+
+@dataclass(frozen=True, kw_only=True)
+class List:
+    """List recipes, data sets and environments, or all settings of one recipe."""
+
+    recipe: Annotated[str, tyro.conf.Positional] = ""
+
+    def run(self) -> None:
+        commands.list_names(self.recipe, console)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo:
+    """The whole job in minutes: data, training, planning, execution, scores, report."""
+
+    out: Path = Path("runs/demo")
+    train_seconds: float = 60.0
+    """about how long to train the small model"""
+    episodes: int = 100
+    """episodes per score"""
+    seed: int = 0
+
+    def run(self) -> None:
+        from forethought.demo import run_demo
+
+        run_demo(self.out, self.train_seconds, self.episodes, self.seed, console)
+
+
+_COMMANDS: dict[str, Any] = {
+    "train": Train,
+    "evaluate": Evaluate,
+    "plan": Plan,
+    "report": Report,
+    "list": List,
+    "demo": Demo,
+}
+_DATA_COMMANDS: dict[str, Any] = {"build": DataBuild, "info": DataInfo, "import": DataImport}
+
+_HELP = """forethought: learn generative models of trajectories from logged data, and plan with them.
+
+  forethought demo                             see all of it run, in minutes
+  forethought list                             what there is: recipes, data sets, environments
+  forethought data build maze-umaze            make a data set (or: data import FILE, data info FOLDER)
+  forethought train diffuser/maze-umaze        learn from it
+  forethought evaluate runs/diffuser/maze-umaze/seed0 --episodes 100
+  forethought plan pretrained/diffuser/maze-large --start 1 1 --goal 7 9
+  forethought report runs --out report         tables, figures, one HTML page
+
+Every command explains its flags: forethought train diffuser/maze-umaze --help
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point; user errors become one line on stderr and exit code 1."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        _parse(words).run()
+    except TrainingInterrupted as error:
+        command = " ".join(word for word in words if word != "--resume")
+        _fail(f"{error}. Saved; go on with:\n  forethought {command} --resume", code=130)
+    except KeyboardInterrupt:
+        _fail("interrupted", code=130)
+    except (ValueError, KeyError, OSError, FloatingPointError, ImportError) as error:
+        message = error.args[0] if isinstance(error, KeyError) and error.args else error
+        _fail(f"error: {message}", code=1)
+
+
+def _fail(message: str, *, code: int) -> None:
+    print(message, file=sys.stderr)
+    raise SystemExit(code)
+
+
+def _parse(words: list[str]) -> Any:
+    if not words or words[0] in ("-h", "--help"):
+        print(_HELP)
+        raise SystemExit(0)
+    if words[0] == "--version":
+        print(forethought.__version__)
+        raise SystemExit(0)
+    name, rest = words[0], words[1:]
+    known = _COMMANDS
+    if name == "data" and rest and rest[0] not in ("-h", "--help"):
+        name, rest, known = rest[0], rest[1:], _DATA_COMMANDS
+    elif name == "data":
+        print(
+            "forethought data build NAME | info FOLDER | import FILE --out FOLDER  (each has --help)"
+        )
+        raise SystemExit(0)
+    if name not in known:
+        message = commands.did_you_mean(name, list(known), kind="command")
+        raise ValueError(message)
+    return _parse_command(known[name], name, rest)
+
+
+def _parse_command(command: Any, name: str, words: list[str]) -> Any:
+    """Parse flags; commands about a recipe or checkpoint take its settings as defaults."""
+    fields = {field.name: field for field in dataclasses.fields(command)}
+    program = f"forethought {name}"
+    if "planner" not in fields:
+        return tyro.cli(command, args=words, prog=program, description=command.__doc__)
+    subject = next((word for word in words if not word.startswith("-")), None)
+    if subject is None:
+        first = next(iter(fields))
+        print(f"usage: {program} {first.upper()} [flags]\n\n{command.__doc__}")
+        print(f"\nWith {first.upper()} given, --help lists its settings. See `forethought list`.")
+        raise SystemExit(0 if "--help" in words or "-h" in words else 2)
+    experiment: Experiment = commands.find_experiment(subject, is_recipe=name == "train")
+    given: dict[str, Any] = {}
+    for field in fields.values():
+        if field.name in ("model", "train", "planner", "control"):
+            given[field.name] = getattr(experiment, field.name)
+        elif field.default is not dataclasses.MISSING:
+            given[field.name] = field.default
+        else:
+            given[field.name] = tyro.MISSING
+    return tyro.cli(
+        command, args=words, prog=program, description=command.__doc__, default=command(**given)
+    )
+
+
+__all__ = ["main", "recipes"]

@@ -1,0 +1,437 @@
+"""What the commands do, one function each, free of argument parsing."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shlex
+import sys
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from forethought import report
+from forethought.checkpoint import (
+    TRAIN_STATE,
+    current_commit,
+    hardware,
+    load_config,
+    load_model,
+    write_json,
+)
+from forethought.config import ControlConfig, Experiment, PlannerConfig, to_json
+from forethought.data.episodes import EpisodeDataset
+from forethought.data.imports import import_dataset
+from forethought.data.summary import print_summary
+from forethought.envs.maze import MazeEnv
+from forethought.figures import figure_strip
+from forethought.models.base import Model
+from forethought.policy import PlanningPolicy, make_controller
+from forethought.references import published_scores, reference_policies
+from forethought.registry import datasets, did_you_mean, recipes
+from forethought.rollout import Evaluation, evaluate
+from forethought.training import train_experiment
+
+N_EXAMPLES = 12  # executed paths kept in a result file, for its figures
+
+
+# ------------------------------------------------------------------------------------------------- data
+
+
+def build_data(name: str, out: Path | None, seed: int, steps: int, console: Console) -> Path:
+    """Build a registered data set and save it."""
+    builder = datasets[name]
+    out = out or Path("data") / name
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task(f"building {name}", total=steps)
+        dataset = builder(
+            seed=seed, n_steps=steps, on_progress=lambda done: progress.update(task, completed=done)
+        )
+    dataset.save(out)
+    console.print(f"{dataset.n_steps:,} steps in {out} (fingerprint {dataset.fingerprint})")
+    return out
+
+
+def show_data(path: Path, console: Console) -> None:
+    """Print a data set's summary."""
+    print_summary(EpisodeDataset.open(path), console)
+
+
+def import_data(source: str, out: Path, console: Console) -> None:
+    """Convert another format and save it."""
+    dataset = import_dataset(source)
+    dataset.save(out)
+    console.print(f"{len(dataset):,} episodes, {dataset.n_steps:,} steps in {out}")
+
+
+def open_data(experiment: Experiment, path: str | None, console: Console) -> EpisodeDataset:
+    """The experiment's data set: a given folder, or data/NAME, built first if it is missing."""
+    folder = Path(path) if path else Path(experiment.dataset)
+    if folder.is_dir() or path:
+        return EpisodeDataset.open(folder)
+    folder = Path("data") / experiment.dataset
+    if not folder.is_dir():
+        build_data(experiment.dataset, folder, 0, 1_000_000, console)
+    return EpisodeDataset.open(folder)
+
+
+# -------------------------------------------------------------------------------------- names to objects
+
+
+def find_recipe(name: str) -> Experiment:
+    """The experiment of a registered recipe, or of ``my_file.py:my_recipe``."""
+    file, separator, function = name.rpartition(":")
+    if not separator or not file.endswith(".py"):
+        return recipes[name]()
+    path = Path(file)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist; a recipe is a name or FILE.py:FUNCTION")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None, "a .py file always has a loader"
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    if function not in vars(module):
+        raise ValueError(did_you_mean(function, sorted(vars(module)), kind=f"function in {path}"))
+    return vars(module)[function]()
+
+
+def find_experiment(subject: str, *, is_recipe: bool) -> Experiment:
+    """The settings of a recipe, or those stored in a checkpoint folder."""
+    return find_recipe(subject) if is_recipe else load_config(subject)["experiment"]
+
+
+# --------------------------------------------------------------------------------------- train, evaluate
+
+
+def train(
+    experiment: Experiment,
+    out: Path | None,
+    data: str | None,
+    device: str,
+    resume: bool,
+    console: Console,
+) -> None:
+    """Train an experiment into a checkpoint folder."""
+    out = out or Path("runs") / experiment.name / f"seed{experiment.train.seed}"
+    if resume and not (out / TRAIN_STATE).exists():
+        raise FileNotFoundError(f"{out} holds no saved state to resume; train without --resume")
+    if not resume and (out / TRAIN_STATE).exists():
+        raise FileExistsError(
+            f"{out} holds an earlier run; go on with --resume, or choose another --out"
+        )
+    dataset = open_data(experiment, data, console)
+    if resume:
+        _check_same_data(out, dataset)
+    console.print(f"training {experiment.name} for {experiment.train.steps:,} steps into {out}")
+    train_experiment(experiment, dataset, out, device=_device(device), resume=resume)
+    console.print(f"done; score it with\n  forethought evaluate {out} --episodes 100")
+
+
+def _check_same_data(out: Path, dataset: EpisodeDataset) -> None:
+    config = load_config(out)
+    if dataset.spaces != config["spaces"]:
+        raise ValueError(
+            f"the data set has {dataset.spaces}; the checkpoint in {out} was trained on "
+            f"{config['spaces']}"
+        )
+    if dataset.fingerprint != config["dataset"]["fingerprint"]:
+        raise ValueError(
+            f"the data set (fingerprint {dataset.fingerprint}) is not the one {out} was trained on "
+            f"({config['dataset']['fingerprint']}); resume with that one or start anew"
+        )
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return name
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """How many episodes, where, and beside what."""
+
+    episodes: int = 100
+    seed: int = 0
+    multi: bool = False
+    parallel: int = 50
+    references: bool = True
+
+
+def make_policy(model: Model, planner: PlannerConfig, control: ControlConfig) -> PlanningPolicy:
+    """The planning policy that the settings describe."""
+    return PlanningPolicy(
+        planner.build(model),
+        make_controller(control, model.spaces.action_dim),
+        replan_every=control.replan_every,
+        goal_time=control.goal_time,
+    )
+
+
+def evaluate_checkpoint(
+    path: Path,
+    settings: EvaluationSettings,
+    planner: PlannerConfig,
+    control: ControlConfig,
+    out: Path | None,
+    console: Console,
+) -> dict[str, Any]:
+    """Score a checkpoint, and reference controllers on the same starts; write and print the result."""
+    config = load_config(path)
+    experiment: Experiment = config["experiment"]
+    env_id = experiment.env.replace("maze2d-", "multi2d-") if settings.multi else experiment.env
+    _check_env(env_id, config)
+    policy = make_policy(load_model(path), planner, control)
+    protocol = _protocol(path, config, planner, control)
+    result = _run(policy, env_id, settings, protocol, f"evaluating {path}", console)
+    times = 1e3 * np.array(policy.plan_seconds)
+    result.protocol["plans"] = len(times)
+    result.protocol["plan_ms"] = {
+        "median": round(float(np.median(times)), 2),
+        "p99": round(float(np.percentile(times, 99)), 2),
+    }
+    data = {"kind": "evaluation", "recipe": experiment.name, **result.to_json()}
+    data["references"] = _references(env_id, settings, control, console)
+    data["published"] = published_scores(env_id)
+    data |= _maze_examples(env_id, result, policy, settings)
+    task = env_id.split("/")[-1].removesuffix("-v0")
+    out = out or path / "evaluation" / f"{task}-seed{settings.seed}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(out, data)
+    _print_scores(data, console)
+    console.print(f"written to {out}")
+    return data
+
+
+def _run(
+    policy: Any,
+    env_id: str,
+    settings: EvaluationSettings,
+    protocol: dict[str, Any],
+    label: str,
+    console: Console,
+) -> Evaluation:
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task(label, total=settings.episodes)
+        return evaluate(
+            policy,
+            env_id,
+            settings.episodes,
+            settings.seed,
+            n_parallel=settings.parallel,
+            protocol=protocol,
+            on_episode=lambda done: progress.update(task, completed=done),
+        )
+
+
+def _check_env(env_id: str, config: dict[str, Any]) -> None:
+    known = [name for name in gymnasium.registry if name.startswith("forethought/")]
+    if env_id not in gymnasium.registry:
+        raise ValueError(did_you_mean(env_id, known, kind="environment"))
+    env = gymnasium.make(env_id, disable_env_checker=True)
+    shape, dim = env.observation_space.shape, config["spaces"].observation_dim
+    env.close()
+    if shape != (dim,):
+        raise ValueError(
+            f"{env_id} has observations of shape {shape}; this checkpoint was trained on "
+            f"observations of {dim} dimensions"
+        )
+
+
+def _protocol(
+    path: Path, config: dict[str, Any], planner: PlannerConfig, control: ControlConfig
+) -> dict[str, Any]:
+    training = path / "training.json"
+    facts = json.loads(training.read_text()) if training.is_file() else {}
+    settings = to_json(planner)
+    sampler = settings.get("sampler", {})
+    return {
+        "checkpoint": str(path),
+        "replan_every": control.replan_every,
+        "goal_time": control.goal_time,
+        "controller": control.controller,
+        "candidates": settings.get("candidates"),
+        "network_calls": sampler.get("steps"),
+        "sampler": sampler.get("kind"),
+        "planner": settings,
+        "control": to_json(control),
+        "train_seconds": facts.get("train_seconds"),
+        "train_steps": facts.get("steps"),
+        "dataset": {key: config["dataset"].get(key) for key in ("name", "fingerprint", "seed")},
+        "command": "forethought " + shlex.join(sys.argv[1:]),
+        "commit": current_commit(),
+        "made": date.today().isoformat(),
+        "hardware": hardware(),
+    }
+
+
+def _references(
+    env_id: str, settings: EvaluationSettings, control: ControlConfig, console: Console
+) -> list[dict[str, Any]]:
+    if not settings.references:
+        return []
+    rows = []
+    for name, policy in reference_policies(env_id, control).items():
+        result = _run(policy, env_id, settings, {}, name, console)
+        rows.append({"name": name, "score": result.score, "success_rate": result.success_rate})
+    return rows
+
+
+def _maze_examples(
+    env_id: str, result: Evaluation, policy: PlanningPolicy, settings: EvaluationSettings
+) -> dict[str, Any]:
+    """The layout, and for the last wave's first episodes the executed and the imagined path."""
+    env = gymnasium.make(env_id, disable_env_checker=True).unwrapped
+    if not isinstance(env, MazeEnv):
+        return {}
+    wave = (len(result.paths) - 1) // settings.parallel * settings.parallel
+    examples = []
+    for index, episode in enumerate(result.paths[wave : wave + N_EXAMPLES]):
+        imagined = policy.first_references[index][:, :2]
+        examples.append(
+            {
+                "start": _rounded(episode.observations[0, :2]),
+                "goal": _rounded(episode.goal[:2]),
+                "executed": _rounded(episode.observations[:, :2]),
+                "imagined": _rounded(imagined.numpy()),
+                "success": result.episodes[wave + index]["success"],
+            }
+        )
+    return {"layout": "\n".join(env.layout.rows), "examples": examples}
+
+
+def _rounded(array: Any) -> list:
+    return np.round(np.asarray(array, dtype=np.float64), 3).tolist()
+
+
+def _print_scores(data: dict[str, Any], console: Console) -> None:
+    table = Table(title=f"{data['recipe']} in {data['protocol']['env']}, n = {data['n']}")
+    for column in ("", "score", "95 % interval", "success"):
+        table.add_column(column)
+    rows = [{"name": "planner", **data}, *data["references"]]
+    for row in rows:
+        low, high = row["score"]["interval"]
+        success = f"{row['success_rate']:.1%}"
+        table.add_row(
+            row["name"], f"{row['score']['mean']:.1f}", f"{low:.1f} to {high:.1f}", success
+        )
+    for row in data["published"]:
+        table.add_row(f"{row['name']} (published)", f"{row['score']:.1f}", "", "")
+    console.print(table)
+    console.print(f"one plan: median {data['protocol']['plan_ms']['median']} ms")
+
+
+# ------------------------------------------------------------------------------------- plan, report, list
+
+
+def plan_once(
+    path: Path,
+    points: tuple[tuple[float, float], tuple[float, float]],
+    planner: PlannerConfig,
+    control: ControlConfig,
+    out: Path,
+    seed: int,
+    console: Console,
+) -> None:
+    """Plan and execute once between two points of a maze; write plan.json and plan.png."""
+    config = load_config(path)
+    model = load_model(path)
+    env = gymnasium.make(config["experiment"].env, disable_env_checker=True)
+    if not isinstance(env.unwrapped, MazeEnv):
+        raise ValueError(f"`forethought plan` draws mazes; {path} was trained for {env.spec}")
+    options = {"start": points[0], "goal": points[1]}
+    data = execute_plan(model, env, make_policy(model, planner, control), options, seed)
+    data |= {"recipe": config["experiment"].name}
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / "plan.json", data)
+    figure = figure_strip(data)
+    figure.savefig(out / "plan.png", dpi=150)
+    plt.close(figure)
+    arrived = "arrives" if data["success"] else "does not arrive"
+    console.print(
+        f"plan of {data['arrival']} steps in {1e3 * data['seconds']:.1f} ms; executed, it {arrived}. "
+        f"See {out / 'plan.png'}"
+    )
+
+
+def execute_plan(
+    model: Model,
+    env: gymnasium.Env,
+    policy: PlanningPolicy,
+    options: dict[str, Any],
+    seed: int,
+) -> dict[str, Any]:
+    """One episode between given points, with every clean estimate of its first plan."""
+    observation, _ = env.reset(seed=seed, options=options)
+    maze = env.unwrapped
+    assert isinstance(maze, MazeEnv), "checked by the caller"
+    strip: list[dict[str, Any]] = []
+
+    def keep(level: int, estimate: Any) -> None:
+        positions = _rounded(estimate.observations[0, :, :2])
+        strip.append({"level": level, "positions": positions})
+
+    policy.reset(1, [seed])
+    policy.planner.on_step = keep
+    goal = torch.from_numpy(maze.goal_observation)[None]
+    executed, done, success = [observation[:2]], False, False
+    while not done:
+        action = policy(torch.from_numpy(observation)[None], goal)[0].numpy()
+        policy.planner.on_step = None
+        observation, _, terminated, truncated, info = env.step(np.clip(action, -1, 1))
+        executed.append(observation[:2])
+        done, success = terminated or truncated, info["success"]
+    plan = policy.first_plans[0]
+    assert plan is not None, "an episode has at least one step"
+    arrival = int(plan.stats["arrival"][0])
+    return {
+        "kind": "plan",
+        "layout": "\n".join(maze.layout.rows),
+        "start": _rounded(options["start"]),
+        "goal": _rounded(options["goal"]),
+        "arrival": arrival,
+        "seconds": plan.stats["seconds"],
+        "times": plan.trajectory.times.tolist(),
+        "observations": _rounded(plan.trajectory.observations[0]),
+        "strip": strip,
+        "candidates": [],
+        "executed": _rounded(executed[: 2 * arrival]),
+        "success": bool(success),
+    }
+
+
+def make_report(
+    results: tuple[Path, ...], out: Path, markdown: Path | None, console: Console
+) -> None:
+    """Write report.html and figures, and the Markdown tables if asked for."""
+    loaded = report.load_results(results)
+    page = report.write_report(loaded, out)
+    if markdown:
+        report.write_results_markdown(loaded, markdown)
+    console.print(f"{len(loaded)} results; open {page}")
+
+
+def list_names(recipe: str, console: Console) -> None:
+    """Print recipes, data sets and environments, or one recipe's settings."""
+    if recipe:
+        console.print_json(json.dumps(to_json(find_recipe(recipe))))
+        return
+    for title, registry in (("recipes", recipes), ("data sets", datasets)):
+        table = Table(title=title, title_justify="left", box=None, show_header=False)
+        for name in registry:
+            doc = (registry[name].__doc__ or "").splitlines()
+            table.add_row(name, doc[0] if doc else "")
+        console.print(table)
+    names = [name for name in gymnasium.registry if name.startswith("forethought/")]
+    console.print("environments\n  " + "\n  ".join(sorted(names)))
+    console.print("\nAll settings of a recipe: forethought list RECIPE")

@@ -1,0 +1,136 @@
+"""Views: index arithmetic over the flat arrays of an ``EpisodeDataset``.
+
+A view has a length and turns an array of indices into one batch; there is no sampler, no worker process
+and no per-item Python. A window takes ``horizon`` rows, ``stride`` environment steps apart; rows past the
+episode's end repeat its last observation and are masked as padding.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+import numpy as np
+import torch
+
+from forethought.data.episodes import EpisodeDataset
+from forethought.types import Spaces, Trajectory, Transitions
+
+
+class View(Protocol):
+    """Anything that a training loop can draw batches from."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, indices: np.ndarray) -> Trajectory | Transitions: ...
+
+
+class Windows:
+    """Windows of a data set as ``Trajectory`` batches.
+
+    horizon: rows of a window;  stride: environment steps between rows
+    actions: "block" stacks the ``stride`` actions that lead to the next row, "none" leaves them out
+    pad: "repeat" starts windows at every step and pads them at the episode's end; "none" takes only those
+        that fit
+    discount: also return rewards and returns-to-go with this discount (stride 1 only)
+    """
+
+    def __init__(
+        self,
+        dataset: EpisodeDataset,
+        horizon: int,
+        *,
+        stride: int = 1,
+        actions: Literal["block", "none"] = "block",
+        pad: Literal["repeat", "none"] = "repeat",
+        discount: float | None = None,
+    ) -> None:
+        if horizon < 2 or stride < 1:
+            raise ValueError(
+                f"a window needs horizon >= 2 and stride >= 1, got {horizon} and {stride}"
+            )
+        if discount is not None and stride != 1:
+            raise ValueError(f"rewards per row are defined for stride 1 only, got stride {stride}")
+        self.dataset = dataset
+        self.horizon = horizon
+        self.stride = stride
+        self._with_actions = actions == "block"
+        self._returns = None if discount is None else dataset.returns_to_go(discount)
+        span = (horizon - 1) * stride
+        lengths = np.diff(dataset.starts)  # rows of each episode
+        counts = np.maximum(lengths - 1 if pad == "repeat" else lengths - span, 0)
+        if counts.sum() == 0:
+            raise ValueError(
+                f"no window of {span + 1} steps fits into any episode (longest: {lengths.max() - 1} steps); "
+                "use a shorter horizon or stride, or pad='repeat'"
+            )
+        self._first = np.concatenate([[0], np.cumsum(counts)])
+        self._offsets = np.arange(horizon) * stride
+
+    def __len__(self) -> int:
+        return int(self._first[-1])
+
+    @property
+    def spaces(self) -> Spaces:
+        """Sizes of the data set's observation and action rows (one environment step)."""
+        return self.dataset.spaces
+
+    def __getitem__(self, indices: np.ndarray) -> Trajectory:
+        data = self.dataset
+        episode = np.searchsorted(self._first, indices, side="right") - 1
+        start = data.starts[episode] + indices - self._first[episode]
+        last = data.starts[episode + 1] - 1  # the episode's final observation
+        rows = start[:, None] + self._offsets  # (B, H)
+        clipped = np.minimum(rows, last[:, None])
+        observations = torch.from_numpy(data.observations[clipped])
+        actions = torch.zeros(*rows.shape, 0)
+        if self._with_actions:
+            actions = torch.from_numpy(self._action_blocks(rows, last))
+        extras = {}
+        if self._returns is not None:
+            inside = rows < last[:, None]
+            extras["rewards"] = torch.from_numpy(data.rewards[clipped] * inside)
+            extras["returns_to_go"] = torch.from_numpy(self._returns[clipped] * inside)
+        return Trajectory(
+            observations=observations,
+            actions=actions,
+            times=torch.from_numpy(self._offsets),
+            observation_mask=torch.from_numpy(rows <= last[:, None]),
+            action_mask=torch.from_numpy(rows + self.stride <= last[:, None]),
+            **extras,
+        )
+
+    def _action_blocks(self, rows: np.ndarray, last: np.ndarray) -> np.ndarray:
+        """(B, H, stride * A): the actions between each row and the next, zero past the end."""
+        steps = rows[:, :, None] + np.arange(self.stride)  # (B, H, stride)
+        inside = steps < last[:, None, None]
+        taken = self.dataset.actions[np.minimum(steps, last[:, None, None])] * inside[..., None]
+        return taken.reshape(*rows.shape, -1).astype(np.float32, copy=False)
+
+
+class TransitionView:
+    """Single steps of a data set as ``Transitions`` batches.
+
+    ``next_action`` is the action the data took next (zero at an episode's last step).
+    """
+
+    def __init__(self, dataset: EpisodeDataset) -> None:
+        self.dataset = dataset
+        counts = np.diff(dataset.starts) - 1
+        self._rows = np.arange(len(dataset.observations) - len(dataset))
+        self._rows += np.repeat(np.arange(len(dataset)), counts)
+        self._ends = np.zeros(len(dataset.observations), dtype=bool)
+        self._ends[dataset.starts[1:] - 2] = dataset.terminated
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, indices: np.ndarray) -> Transitions:
+        rows, data = self._rows[indices], self.dataset
+        return Transitions(
+            observation=torch.from_numpy(data.observations[rows]),
+            action=torch.from_numpy(data.actions[rows]),
+            reward=torch.from_numpy(data.rewards[rows]),
+            next_observation=torch.from_numpy(data.observations[rows + 1]),
+            next_action=torch.from_numpy(data.actions[rows + 1]),
+            terminated=torch.from_numpy(self._ends[rows]),
+        )

@@ -1,0 +1,141 @@
+"""The training contract that every model meets, and the capabilities a planner may ask for.
+
+There is no common ``sample``: gamma-models, transformers and diffusers differ there. A planner names a
+capability (a small abstract mix-in) and ``require`` checks it once, when the planner is built.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from forethought.data.episodes import EpisodeDataset
+from forethought.types import Guide, Pin, Projection, Spaces, Trajectory, Transitions
+
+Generator = torch.Generator | Sequence[torch.Generator] | None
+"""One generator, or one per environment so that a plan does not depend on its neighbors in the batch."""
+
+
+class Model(nn.Module, ABC):
+    """A trainable model: statistics from data, a scalar loss, a hook after each optimizer step.
+
+    Losses of several parts are summed into one scalar with gradients stopped where they must not flow, so
+    one optimizer trains generator and discriminator, actor and critic. Limits: no global gradient clipping
+    over adversaries; other step sizes go through ``parameter_groups``.
+    """
+
+    def __init__(self, spaces: Spaces) -> None:
+        super().__init__()
+        self.spaces = spaces
+
+    @abstractmethod
+    def fit_statistics(self, dataset: EpisodeDataset) -> None:
+        """Set the buffers of normalizers or tokenizers; no gradients."""
+
+    @abstractmethod
+    def loss(
+        self, batch: Trajectory | Transitions, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Scalar to descend and detached scalars to log, for a batch in environment units."""
+
+    def forward(
+        self, batch: Trajectory | Transitions, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss, so that hooks of DistributedDataParallel and compile see it."""
+        return self.loss(batch, generator)
+
+    def after_step(self) -> None:
+        """Called after every optimizer step, e.g. to move target networks; default: nothing."""
+        return
+
+    def parameter_groups(self, weight_decay: float) -> list[dict]:
+        """Optimizer groups; by default weight decay on matrices and convolutions only."""
+        trainable = [p for p in self.parameters() if p.requires_grad]
+        matrices = [p for p in trainable if p.ndim >= 2]
+        others = [p for p in trainable if p.ndim < 2]
+        groups = [
+            {"params": matrices, "weight_decay": weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        return [group for group in groups if group["params"]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuidanceConfig:
+    """How the gradient of a guide enters sampling (Algorithm 5 line 8 and its published variants)."""
+
+    at: Literal["mean", "noisy", "clean"] = "mean"
+    """where the gradient is taken: the reverse mean (thesis), the noisy sample before the step (released
+    code), or the clean estimate, which is then moved itself (as in manifold-preserving guidance)"""
+    scale: float = 0.1
+    """alpha of Algorithm 5"""
+    scale_by_variance: bool = True
+    """multiply the gradient by the reverse variance Sigma^i"""
+    inner_steps: int = 1
+    """gradient steps per denoising step (released: 2)"""
+    stop_level: int = 0
+    """no guidance at levels below this one (released: 2 or 4)"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerConfig:
+    """How a diffusion model is sampled."""
+
+    kind: Literal["ddpm", "ddim"] = "ddim"
+    """ddpm: ancestral, with noise; ddim: deterministic given the first noise (arXiv 2010.02502)"""
+    steps: int = 8
+    """network calls per plan; 0 = every level the model was trained with"""
+    temperature: float = 1.0
+    """standard deviation of the first and of the added noise, as a multiple of the schedule's"""
+    guidance: GuidanceConfig = GuidanceConfig()
+
+
+class TrajectorySampler(ABC):
+    """Capability: draw whole trajectories that meet pins, bent by a guide."""
+
+    @abstractmethod
+    def plan_times(self, last_time: int) -> Tensor:
+        """(horizon,) int64: the rows of the shortest plan that covers environment step ``last_time``."""
+
+    @abstractmethod
+    def sample(
+        self,
+        pins: Sequence[Pin],
+        *,
+        times: Tensor,
+        n_candidates: int = 1,
+        guide: Guide | None = None,
+        projection: Projection | None = None,
+        sampler: SamplerConfig = SamplerConfig(),
+        generator: Generator = None,
+        on_step: Callable[[int, Trajectory], None] | None = None,
+    ) -> Trajectory:
+        """Trajectories (batch, n_candidates, horizon, dim) in environment units."""
+
+
+class ArrivalEstimator(ABC):
+    """Capability: how soon the data's behavior could bring one observation to another."""
+
+    @abstractmethod
+    def arrival_time(self, observation: Tensor, goal: Tensor, *, threshold: float) -> Tensor:
+        """(batch,) int64 environment steps; see the model for what ``threshold`` means."""
+
+
+Capability = TypeVar("Capability")
+
+
+def require(model: Model, capability: type[Capability], *, needed_by: str) -> Capability:
+    """``model`` as ``capability``; ValueError saying what the model offers if it lacks it."""
+    if isinstance(model, capability):
+        return model
+    bases = (TrajectorySampler, ArrivalEstimator)
+    offered = [base.__name__ for base in bases if isinstance(model, base)]
+    raise ValueError(
+        f"{needed_by} needs a model that is a {capability.__name__}; {type(model).__name__} offers "
+        f"{', '.join(offered) or 'no planning capability'}"
+    )

@@ -1,0 +1,331 @@
+"""Diffuser: a diffusion model over whole trajectories, and planning as sampling from it.
+
+A trajectory is an array tau (thesis Eq. 5.2) with a row per time step. Training corrupts it to
+tau^i = sqrt(alpha_bar_i) tau^0 + sqrt(1 - alpha_bar_i) eps and regresses tau^0 or eps. Sampling runs the
+chain backwards; known entries (start, goal, waypoints) are overwritten after every step (inpainting) and
+the gradient of a guide moves each step toward higher reward (Algorithm 5):
+
+    tau^{i-1} ~ N(mu_theta(tau^i) + scale * Sigma^i * grad J(mu), Sigma^i).
+
+Thesis Sections 5.2, 5.3 and C.3; Janner et al. 2022 (arXiv 2205.09991).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from forethought.config import ModelConfig
+from forethought.data.episodes import EpisodeDataset
+from forethought.data.normalizers import Normalizer, NormalizerKind
+from forethought.data.views import Windows
+from forethought.models.base import (
+    ArrivalEstimator,
+    Generator,
+    Model,
+    SamplerConfig,
+    TrajectorySampler,
+)
+from forethought.models.reachability import Reachability
+from forethought.models.reverse import Known, reverse_chain
+from forethought.models.schedules import cosine_alpha_bar
+from forethought.nn.unet1d import Activation, TemporalUnet
+from forethought.registry import models
+from forethought.types import Guide, Pin, Projection, Spaces, Trajectory
+
+
+@models.register("diffuser")
+@dataclass(frozen=True, kw_only=True)
+class DiffuserConfig(ModelConfig):
+    """Settings of ``Diffuser``; the defaults are the released Maze2D-Large model's."""
+
+    horizon: int = 384
+    """rows of a training window"""
+    stride: int = 1
+    """environment steps between rows"""
+    actions: Literal["block", "none"] = "block"
+    """model the actions between rows, or observations only"""
+    cut: Literal["none", "target_exits"] = "none"
+    """target_exits: cut episodes where the reward falls back to zero, as the released Maze2D code does"""
+    pad: Literal["repeat", "none"] = "none"
+    normalizer: NormalizerKind = "limits"
+    denoising_steps: int = 256
+    """noise levels N"""
+    prediction: Literal["clean", "noise"] = "clean"
+    """what the network outputs: tau^0 (released code) or eps (thesis text)"""
+    first_action_weight: float = 1.0
+    """loss weight of the window's first action (released locomotion: 10)"""
+    condition_in_training: Literal["none", "start", "start_and_end", "start_and_goal_time"] = (
+        "start_and_end"
+    )
+    """which rows are given clean in training; start_and_goal_time: the goal at a random row and held
+    after, which is what makes plans of any length arrive"""
+    mark_pins: bool = False
+    """tell the network which entries are given, as extra input channels"""
+    mixed_horizons: tuple[int, ...] = ()
+    """also train on shorter windows: divisors of ``horizon``, one drawn per batch"""
+    clip_clean: bool = True
+    """clip estimates of tau^0 to [-1, 1] in model units (meant for the limits normalizer)"""
+    dim: int = 32
+    dim_mults: tuple[int, ...] = (1, 4, 8)
+    kernel_size: int = 5
+    blocks_per_level: int = 2
+    activation: Activation = "mish"
+    reach_pairs: int = 0
+    """pairs per batch for the arrival-time classifier; 0 = none, plans then have a fixed length"""
+    reach_width: int = 192
+
+    def __post_init__(self) -> None:
+        for horizon in self.mixed_horizons:
+            if self.horizon % horizon:
+                raise ValueError(f"mixed horizon {horizon} does not divide horizon {self.horizon}")
+
+    def view(self, dataset: EpisodeDataset) -> Windows:
+        if self.cut == "target_exits":
+            inside = dataset.rewards > 0
+            dataset = dataset.cut(1 + (inside[:-1] & ~inside[1:]).nonzero()[0])
+        return Windows(
+            dataset, self.horizon, stride=self.stride, actions=self.actions, pad=self.pad
+        )
+
+    def build(self, spaces: Spaces) -> Diffuser:
+        return Diffuser(self, spaces)
+
+
+class Diffuser(Model, TrajectorySampler, ArrivalEstimator):
+    """Diffusion model of trajectories, (batch, horizon, observation_dim + actions).
+
+    Differs from the thesis: whatever the settings say; the ``-thesis`` recipes follow its text.
+    """
+
+    alpha_bar: Tensor
+
+    def __init__(self, config: DiffuserConfig, spaces: Spaces) -> None:
+        super().__init__(spaces)
+        self.config = config
+        block = config.stride * spaces.action_dim if config.actions == "block" else 0
+        self.observation_dim, self.block_dim = spaces.observation_dim, block
+        width = spaces.observation_dim + block
+        self.observation_normalizer = Normalizer(spaces.observation_dim, config.normalizer)
+        self.action_normalizer = Normalizer(spaces.action_dim, config.normalizer)
+        self.network = TemporalUnet(
+            width * (2 if config.mark_pins else 1),
+            width,
+            dim=config.dim,
+            dim_mults=config.dim_mults,
+            kernel_size=config.kernel_size,
+            blocks_per_level=config.blocks_per_level,
+            activation=config.activation,
+        )
+        for horizon in (config.horizon, *config.mixed_horizons):
+            self.network.check_horizon(horizon)
+        self.reachability = None
+        if config.reach_pairs:
+            self.reachability = Reachability(
+                spaces.observation_dim, config.horizon - 1, config.reach_width
+            )
+        alpha_bar = cosine_alpha_bar(config.denoising_steps)
+        self.register_buffer("alpha_bar", alpha_bar.float(), persistent=False)
+
+    def fit_statistics(self, dataset: EpisodeDataset) -> None:
+        self.observation_normalizer.fit(dataset.observations)
+        taken = torch.ones(len(dataset.actions), dtype=torch.bool)
+        taken[torch.from_numpy(dataset.starts[1:] - 1)] = False  # padding rows hold no action
+        self.action_normalizer.fit(dataset.actions[taken.numpy()])
+
+    # ---------------------------------------------------------------- environment units <-> model units
+
+    def encode(self, trajectory: Trajectory) -> Tensor:
+        """z (..., horizon, D), laid out [observation, actions]."""
+        z = self.observation_normalizer.normalize(trajectory.observations)
+        if not self.block_dim:
+            return z
+        steps = trajectory.actions.unflatten(-1, (self.config.stride, self.spaces.action_dim))
+        return torch.cat([z, self.action_normalizer.normalize(steps).flatten(-2)], dim=-1)
+
+    def decode(self, z: Tensor, times: Tensor) -> Trajectory:
+        """The inverse of ``encode``; differentiable, never clips."""
+        z_observations, z_actions = z.split([self.observation_dim, self.block_dim], dim=-1)
+        actions = z_actions
+        if self.block_dim:
+            steps = z_actions.unflatten(-1, (self.config.stride, self.spaces.action_dim))
+            actions = self.action_normalizer.denormalize(steps).flatten(-2)
+        observations = self.observation_normalizer.denormalize(z_observations)
+        return Trajectory(observations=observations, actions=actions, times=times)
+
+    # ------------------------------------------------------------------------------------------ training
+
+    def loss(
+        self, batch: Trajectory, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Simplified diffusion objective (Section 5.3) on windows, plus the arrival classifier's."""
+        z_clean, weight = self.encode(batch), self._weights(batch)
+        z_parts, weight_parts = self._mix_horizons(z_clean, weight, generator)
+        denoising = self._denoising_loss(z_parts, weight_parts, generator)
+        metrics = {"denoising": denoising.detach()}
+        if self.reachability is None:
+            return denoising, metrics
+        mask = batch.observation_mask
+        if mask is None:
+            mask = torch.ones(z_clean.shape[:2], dtype=torch.bool, device=z_clean.device)
+        z_windows = z_clean[..., : self.observation_dim]
+        reach = self.reachability.loss(z_windows, mask, self.config.reach_pairs, generator)
+        return denoising + reach, {**metrics, "reachability": reach.detach()}
+
+    def _weights(self, batch: Trajectory) -> Tensor:
+        """(B, H, D) loss weights: padding 0, first action as configured, else 1."""
+        weight = batch.observations.new_ones(
+            *batch.observations.shape[:-1], self.observation_dim + self.block_dim
+        )
+        weight[:, 0, self.observation_dim : self.observation_dim + self.spaces.action_dim] = (
+            self.config.first_action_weight
+        )
+        if batch.observation_mask is not None:
+            weight[..., : self.observation_dim] *= batch.observation_mask[..., None]
+        if batch.action_mask is not None:
+            weight[..., self.observation_dim :] *= batch.action_mask[..., None]
+        return weight
+
+    def _mix_horizons(
+        self, z: Tensor, weight: Tensor, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        """Cut every window into pieces of one of the trained horizons; the batch keeps its rows."""
+        options = self.config.mixed_horizons
+        if not options:
+            return z, weight
+        draw = torch.randint(len(options) + 1, (), generator=generator, device=z.device)
+        horizon = (*options, z.shape[1])[int(draw)]
+        pieces = (-1, horizon, z.shape[2])
+        return z.reshape(pieces), weight.reshape(pieces)
+
+    def _denoising_loss(
+        self, z_clean: Tensor, weight: Tensor, generator: torch.Generator | None
+    ) -> Tensor:
+        z_clean, weight, given = self._condition(z_clean, weight, generator)
+        batch, device = len(z_clean), z_clean.device
+        level = torch.randint(len(self.alpha_bar), (batch,), generator=generator, device=device)
+        noise = torch.randn(z_clean.shape, generator=generator, device=device)
+        signal = self.alpha_bar[level][:, None, None]
+        z_noisy = signal.sqrt() * z_clean + (1 - signal).sqrt() * noise
+        z_noisy = torch.where(given, z_clean, z_noisy)
+        output = self.predict(z_noisy, level, given)
+        target = z_clean if self.config.prediction == "clean" else noise
+        weight = weight * ~given
+        return (weight * (output.float() - target).square()).sum() / weight.sum().clamp(min=1)
+
+    def _condition(
+        self, z_clean: Tensor, weight: Tensor, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Which entries the network is given clean; with goal times, rows after one repeat it."""
+        kind = self.config.condition_in_training
+        given = torch.zeros_like(z_clean, dtype=torch.bool)
+        width = self.observation_dim
+        given[:, 0, :width] = kind != "none"
+        if kind == "start_and_end":
+            given[:, -1, :width] = True
+        if kind == "start_and_goal_time":
+            batch, horizon, _ = z_clean.shape
+            row = torch.arange(horizon, device=z_clean.device)
+            uniform = torch.rand(batch, generator=generator, device=z_clean.device)
+            goal_row = 1 + (uniform * (horizon - 1)).long()  # in 1..H-1
+            source = torch.minimum(row, goal_row[:, None])  # (B, H)
+            z_clean = z_clean.gather(1, source[..., None].expand_as(z_clean))
+            arrived = row >= goal_row[:, None]
+            given[..., :width] |= arrived[..., None]
+            weight = weight.masked_fill(arrived[..., None], 0)
+        return z_clean, weight, given
+
+    # ------------------------------------------------------------------------------------------ sampling
+
+    def predict(self, z_noisy: Tensor, level: Tensor, given: Tensor) -> Tensor:
+        """Network output for noisy arrays (B, H, D) at integer levels (B,), given entries marked."""
+        if self.config.mark_pins:
+            z_noisy = torch.cat([z_noisy, given.to(z_noisy.dtype)], dim=-1)
+        return self.network(z_noisy, level)
+
+    def clean_estimate(self, z_noisy: Tensor, level: int, given: Tensor) -> Tensor:
+        """Estimate of tau^0 from tau^i, clipped if the settings say so."""
+        levels = torch.full((len(z_noisy),), level, device=z_noisy.device)
+        output = self.predict(z_noisy, levels, given)
+        if self.config.prediction == "noise":
+            signal = self.alpha_bar[level]
+            output = (z_noisy - (1 - signal).sqrt() * output) / signal.sqrt()
+        return output.clamp(-1, 1) if self.config.clip_clean else output
+
+    def plan_times(self, last_time: int) -> Tensor:
+        stride, multiple = self.config.stride, self.network.multiple
+        rows = -(-last_time // stride) + 1
+        rows = max(-(-rows // multiple), 1) * multiple
+        return torch.arange(rows) * stride
+
+    @torch.no_grad()
+    def sample(
+        self,
+        pins: Sequence[Pin],
+        *,
+        times: Tensor,
+        n_candidates: int = 1,
+        guide: Guide | None = None,
+        projection: Projection | None = None,
+        sampler: SamplerConfig = SamplerConfig(),
+        generator: Generator = None,
+        on_step: Callable[[int, Trajectory], None] | None = None,
+    ) -> Trajectory:
+        """Algorithm 5, lines 3 to 11: trajectories (batch, n_candidates, horizon, dim).
+
+        pins: at least the start;  times: as from ``plan_times``
+        guide, projection: see ``forethought.types``;  on_step(level, estimate): after every network call
+        Raises ValueError for a horizon the network cannot take or a pin outside the plan.
+        """
+        self.network.check_horizon(len(times))
+        known = Known.from_pins(pins, times, self)
+        z = reverse_chain(
+            self,
+            known.repeat(n_candidates),
+            times,
+            guide=guide,
+            projection=projection,
+            sampler=sampler,
+            noise=_NoiseSource(generator, known.batch, n_candidates),
+            on_step=on_step,
+        )
+        return self.decode(z.unflatten(0, (known.batch, n_candidates)), times.to(z.device))
+
+    # ----------------------------------------------------------------------------------------- arrival
+
+    @torch.no_grad()
+    def arrival_time(self, observation: Tensor, goal: Tensor, *, threshold: float) -> Tensor:
+        """(batch,) int64: the earliest environment step at which arriving at ``goal`` is likely.
+
+        threshold: log density ratio that counts as likely. Where no time passes it, the likeliest one.
+        """
+        if self.reachability is None:
+            raise ValueError(
+                "this Diffuser was trained without an arrival-time classifier (model.reach_pairs 0); "
+                "plan with a fixed length (planner.length) instead"
+            )
+        normalize = self.observation_normalizer.normalize
+        logits = self.reachability(normalize(observation), normalize(goal))  # (B, H - 1)
+        likely = logits > threshold
+        first = torch.where(likely.any(dim=1), likely.int().argmax(dim=1), logits.argmax(dim=1))
+        return (first + 1) * self.config.stride
+
+
+class _NoiseSource:
+    """Draws noise for (batch * candidates) rows, each environment from its own generator if given."""
+
+    def __init__(self, generator: Generator, batch: int, n_candidates: int) -> None:
+        self._generators = generator if isinstance(generator, Sequence) else None
+        self._generator = None if isinstance(generator, Sequence) else generator
+        self._batch, self._candidates = batch, n_candidates
+
+    def __call__(self, like: Tensor) -> Tensor:
+        if self._generators is None:
+            return torch.randn(like.shape, generator=self._generator, device=like.device)
+        shape = (self._candidates, *like.shape[1:])
+        draws = [torch.randn(shape, generator=g, device=like.device) for g in self._generators]
+        return torch.cat(draws)

@@ -1,0 +1,58 @@
+"""How many steps the behavior in the data needs from one observation to another.
+
+A classifier with one output per number of rows k is trained to tell pairs (o_t, o_{t+k}) from pairs of
+unrelated observations. Its best logit is the log density ratio
+
+    logit_k(o, g) = log p(o_{t+k} = g | o_t = o) / p(g),
+
+so "the smallest k whose logit exceeds a threshold" is the earliest time at which arriving at g is likely.
+References: noise-contrastive estimation (Gutmann & Hyvarinen 2010); C-learning (arXiv 2011.08909).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from forethought.nn.mlp import mlp
+
+
+class Reachability(nn.Module):
+    """Logits (batch, max_rows) for pairs of normalized observations (batch, O).
+
+    max_rows: k runs from 1 to max_rows;  width: of the two hidden layers
+    """
+
+    def __init__(self, observation_dim: int, max_rows: int, width: int) -> None:
+        super().__init__()
+        self.max_rows = max_rows
+        self.net = mlp([3 * observation_dim, width, width, width, max_rows])
+
+    def forward(self, z_observation: Tensor, z_goal: Tensor) -> Tensor:
+        return self.net(torch.cat([z_observation, z_goal, z_goal - z_observation], dim=-1))
+
+    def loss(
+        self, z_windows: Tensor, mask: Tensor, n_pairs: int, generator: torch.Generator | None
+    ) -> Tensor:
+        """Contrastive loss over pairs drawn from windows (B, H, O) with rows ``mask`` (B, H) valid."""
+        batch, horizon, _ = z_windows.shape
+        device = z_windows.device
+
+        def draw(high: Tensor) -> Tensor:
+            uniform = torch.rand(high.shape, generator=generator, device=device)
+            return (uniform * high).long()
+
+        owner = draw(torch.full((n_pairs,), batch, device=device))
+        gap = 1 + draw(torch.full((n_pairs,), horizon - 1, device=device))  # k in 1..H-1
+        first = draw(horizon - gap)
+        z_from, z_to = z_windows[owner, first], z_windows[owner, first + gap]
+        valid = (mask[owner, first] & mask[owner, first + gap]).to(z_windows.dtype)
+        unrelated = torch.randperm(n_pairs, generator=generator, device=device)
+        logits = self(
+            torch.cat([z_from, z_from]), torch.cat([z_to, z_to[unrelated]])
+        )  # (2 pairs, max_rows)
+        related = logits[:n_pairs].gather(1, gap[:, None] - 1).squeeze(1)
+        attract = F.softplus(-related) * valid
+        repel = F.softplus(logits[n_pairs:]).mean(dim=1) * valid * valid[unrelated]
+        return (attract + repel).sum() / valid.sum().clamp(min=1)

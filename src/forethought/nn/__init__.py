@@ -1,0 +1,1 @@
+"""Layer 2: plain networks that know nothing of trajectories."""

@@ -1,0 +1,146 @@
+"""Planning as inpainting: sample trajectories between the observation and the goal.
+
+The start is pinned at step 0 and the goal at the arrival time and after it (thesis Section 5.3, "Goal-
+conditioned reinforcement learning as inpainting"). The arrival time is fixed (``length``, the thesis), or
+the earliest one that the model's arrival-time classifier calls likely.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from forethought.config import PlannerConfig
+from forethought.models.base import (
+    ArrivalEstimator,
+    Generator,
+    Model,
+    SamplerConfig,
+    TrajectorySampler,
+    require,
+)
+from forethought.planners.base import Planner
+from forethought.registry import planners
+from forethought.types import Guide, Pin, Plan, Projection, Trajectory
+
+
+@planners.register("diffusion")
+@dataclass(frozen=True, kw_only=True)
+class DiffusionPlannerConfig(PlannerConfig):
+    """Settings of ``DiffusionPlanner``."""
+
+    length: int = 0
+    """environment steps from start to goal; 0 = the earliest likely arrival"""
+    threshold: float = 1.0
+    """log density ratio above which an arrival time counts as likely (length 0 only)"""
+    slack: int = 0
+    """environment steps added to the earliest likely arrival"""
+    candidates: int = 1
+    """plans drawn; with a guide the best by its value is kept, else the shortest path in model units"""
+    sampler: SamplerConfig = SamplerConfig()
+
+    def build(self, model: Model) -> DiffusionPlanner:
+        return DiffusionPlanner(model, self)
+
+
+class DiffusionPlanner(Planner):
+    """Plans with any ``TrajectorySampler``; sees the observation and the goal, nothing else.
+
+    model: also an ``ArrivalEstimator`` if ``config.length`` is 0
+    guide: soft preferences, (trajectory, noise level) -> (batch,), higher is better
+    projection: hard constraints, applied to every clean estimate and to the result
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        config: DiffusionPlannerConfig = DiffusionPlannerConfig(),
+        *,
+        guide: Guide | None = None,
+        projection: Projection | None = None,
+    ) -> None:
+        self.config = config
+        self.guide, self.projection = guide, projection
+        self._sampler = require(model, TrajectorySampler, needed_by="DiffusionPlanner")
+        self._estimator: ArrivalEstimator | None = None
+        if config.length < 0 or config.candidates < 1:
+            raise ValueError(
+                f"planner.length {config.length} must be 0 (earliest arrival) or positive, and "
+                f"planner.candidates {config.candidates} at least 1"
+            )
+        if not config.length:
+            needed_by = "DiffusionPlanner with length 0"
+            self._estimator = require(model, ArrivalEstimator, needed_by=needed_by)
+        self.chooses_arrival = self._estimator is not None
+
+    @torch.no_grad()
+    def plan(
+        self,
+        observation: Tensor,
+        *,
+        goal: Tensor | None = None,
+        history: Trajectory | None = None,
+        previous: Plan | None = None,
+        remaining: Tensor | None = None,
+        generator: Generator = None,
+    ) -> Plan:
+        began = time.perf_counter()
+        pins = [Pin(0, observation)]
+        arrival = self._arrival(observation, goal, remaining)
+        if goal is not None:
+            pins.append(Pin(arrival, goal, hold=True))
+        candidates = self._sampler.sample(
+            pins,
+            times=self._sampler.plan_times(int(arrival.max())),
+            n_candidates=self.config.candidates,
+            guide=self.guide,
+            projection=self.projection,
+            sampler=self.config.sampler,
+            generator=generator,
+            on_step=self.on_step,
+        )
+        value = self._score(candidates)
+        best = value.argmax(dim=1)
+        rows = torch.arange(len(best), device=best.device)
+        stats = {
+            "arrival": arrival,
+            "network_calls": self.config.sampler.steps,
+            "seconds": time.perf_counter() - began,
+        }
+        return Plan(
+            trajectory=candidates[rows, best],
+            value=value[rows, best],
+            candidates=candidates,
+            stats=stats,
+        )
+
+    def _arrival(
+        self, observation: Tensor, goal: Tensor | None, remaining: Tensor | None
+    ) -> Tensor:
+        """(batch,) environment steps until the goal."""
+        if remaining is not None:
+            return remaining.clamp(min=1)
+        if self._estimator is None or goal is None:
+            length = self.config.length
+            if not length:
+                raise ValueError("planning without a goal needs planner.length, the plan's steps")
+            return torch.full((len(observation),), length)
+        arrival = self._estimator.arrival_time(observation, goal, threshold=self.config.threshold)
+        return arrival.cpu() + self.config.slack
+
+    def _score(self, candidates: Trajectory) -> Tensor:
+        """(batch, candidates): the guide's value, or minus the length of the path."""
+        observations = candidates.observations
+        if self.guide is None:
+            steps = observations.diff(dim=-2)
+            return -steps.square().sum(dim=(-1, -2))
+        flat = Trajectory(
+            observations=observations.flatten(0, 1),
+            actions=candidates.actions.flatten(0, 1),
+            times=candidates.times,
+        )
+        level = torch.zeros(len(flat.observations), device=observations.device)
+        return self.guide(flat, level).unflatten(0, observations.shape[:2])

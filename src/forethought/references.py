@@ -1,0 +1,70 @@
+"""What a score stands beside: published numbers, and controllers that know the maze.
+
+The reference controllers are no competitors: they are given the layout and a shortest path. They show
+what the environment, the starts and the tracking controller allow.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import torch
+from torch import Tensor
+
+from forethought.config import ControlConfig
+from forethought.envs.controllers import ShortestPathPolicy
+from forethought.envs.maze import MazeEnv
+from forethought.policy import Policy, make_controller
+from forethought.types import Trajectory
+
+PATH_SPEED = 4.0  # units/s of the reference path: above the data's mean, below the limit of 5.2
+
+# thesis Table 5.1, Diffuser's column: mean and standard error, normalized
+_THESIS = {
+    "maze2d-umaze": (113.9, 3.1),
+    "maze2d-medium": (121.5, 2.7),
+    "maze2d-large": (123.0, 6.4),
+    "multi2d-umaze": (128.9, 1.8),
+    "multi2d-medium": (127.2, 3.4),
+    "multi2d-large": (132.1, 5.8),
+}
+
+
+def published_scores(env_id: str) -> list[dict[str, Any]]:
+    """Published rows for an environment; their starts are not ours, so they compare only roughly."""
+    task = env_id.split("/")[-1].removesuffix("-v0")
+    if task not in _THESIS:
+        return []
+    score, error = _THESIS[task]
+    source = "thesis Table 5.1 (mean and standard error)"
+    return [{"name": "Diffuser (thesis)", "score": score, "error": error, "source": source}]
+
+
+def reference_policies(env_id: str, control: ControlConfig) -> dict[str, Policy]:
+    """Named policies that know the maze: the same controller on a shortest path, and the data's own."""
+    env = gymnasium.make(env_id, disable_env_checker=True).unwrapped
+    if not isinstance(env, MazeEnv):
+        return {}
+    policies: dict[str, Policy] = {
+        "behavior controller (knows the maze)": ShortestPathPolicy(env.layout, jitter=True)
+    }
+    if control.controller == "track_observations":
+        controller = make_controller(control, env.action_space.shape[0])
+
+        def track(path: Tensor, step: int, observation: Tensor) -> Tensor:
+            plan = Trajectory(
+                observations=path[None],
+                actions=path.new_zeros(1, len(path), 0),
+                times=torch.arange(len(path)),
+            )
+            row = min(step + round(controller.look_ahead), len(path) - 1)
+            return controller(controller.prepare(plan)[:, row], observation[None])[0]
+
+        policies = {
+            f"same controller on the shortest path at {PATH_SPEED:g} units/s": ShortestPathPolicy(
+                env.layout, track, speed=PATH_SPEED
+            ),
+            **policies,
+        }
+    return policies

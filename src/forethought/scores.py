@@ -1,0 +1,73 @@
+"""Numbers that summarize episodes, and honest comparisons between them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+
+
+def normalized_score(total: float, reference: tuple[float, float]) -> float:
+    """D4RL's score: 0 at the random policy's return, 100 at the expert's (Fu et al. 2020)."""
+    low, high = reference
+    return 100 * (total - low) / (high - low)
+
+
+def mean_and_interval(
+    values: Sequence[float], confidence: float = 0.95
+) -> tuple[float, float, float]:
+    """Mean and its two-sided Student-t confidence interval; infinite for fewer than two values."""
+    array = np.asarray(values, dtype=np.float64)
+    if len(array) == 0:
+        raise ValueError("no values to average")
+    mean = float(array.mean())
+    if len(array) < 2:
+        return mean, -math.inf, math.inf
+    half = float(array.std(ddof=1)) / math.sqrt(len(array))
+    half *= _student_quantile(0.5 + confidence / 2, len(array) - 1)
+    return mean, mean - half, mean + half
+
+
+def _student_quantile(p: float, dof: int) -> float:
+    """Quantile of Student's t: exact for 1 and 2 degrees, else Cornish-Fisher (Hill 1970) expansion."""
+    if dof == 1:
+        return math.tan(math.pi * (p - 0.5))
+    if dof == 2:
+        return (2 * p - 1) * math.sqrt(2 / (4 * p * (1 - p)))
+    z = NormalDist().inv_cdf(p)
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return z + sum(term / dof ** (k + 1) for k, term in enumerate(terms))
+
+
+def interquartile_mean(values: Sequence[float]) -> float:
+    """Mean of the middle half, with fractional weights at its ends (Agarwal et al. 2021)."""
+    array = np.sort(np.asarray(values, dtype=np.float64))
+    n = len(array)
+    edges = np.arange(n + 1) / n
+    weight = np.clip(np.minimum(edges[1:], 0.75) - np.maximum(edges[:-1], 0.25), 0, None)
+    return float((weight * array).sum() / weight.sum())
+
+
+def paired_difference(
+    first: Sequence[dict[str, Any]], second: Sequence[dict[str, Any]]
+) -> tuple[float, float, float]:
+    """Mean and 95 % interval of score differences, episode by episode, on matched starts and goals.
+
+    Raises ValueError if the two lists of episode records do not share seeds, starts and goals.
+    """
+    keys = ("seed", "start", "goal")
+    matched = [all(a[k] == b[k] for k in keys) for a, b in zip(first, second, strict=False)]
+    if len(first) != len(second) or not all(matched):
+        raise ValueError(
+            f"the two evaluations are not start-matched ({len(first)} and {len(second)} episodes, "
+            f"{sum(matched)} in common); evaluate both with the same --seed and --episodes"
+        )
+    return mean_and_interval([a["score"] - b["score"] for a, b in zip(first, second, strict=True)])

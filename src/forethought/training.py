@@ -1,0 +1,279 @@
+"""One training loop for every learner: draw indices, descend the loss, average the weights, save.
+
+Randomness is two generators, one for the data order and one for the noise in the loss; their states are
+saved with the weights and moments, so a run that is killed at any instant and resumed ends with the same
+bits on a CPU as one that was not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from forethought.checkpoint import (
+    TRAIN_STATE,
+    hardware,
+    load_tensors,
+    save_config,
+    save_model,
+    save_tensors,
+    write_json,
+)
+from forethought.config import Experiment, TrainConfig
+from forethought.data.episodes import EpisodeDataset
+from forethought.data.views import View
+from forethought.models.base import Model
+from forethought.progress import TrainProgress
+
+
+class TrainingInterrupted(Exception):
+    """Raised after Ctrl-C or SIGTERM, once the state is saved."""
+
+
+def train_experiment(
+    experiment: Experiment,
+    dataset: EpisodeDataset,
+    out: Path,
+    *,
+    device: torch.device | str = "cpu",
+    resume: bool = False,
+) -> Model:
+    """Build the experiment's model, fit its statistics, train it, leave a checkpoint in ``out``."""
+    torch.manual_seed(experiment.train.seed)
+    view = experiment.model.view(dataset)
+    model = experiment.model.build(dataset.spaces)
+    model.fit_statistics(dataset)
+    facts = {"name": experiment.dataset, "fingerprint": dataset.fingerprint, **dataset.metadata}
+    save_config(out, experiment, dataset.spaces, dataset=facts, seed=experiment.train.seed)
+    return train(model.to(device), view, experiment.train, out, resume=resume)
+
+
+def train(
+    model: Model, view: View, config: TrainConfig, out: Path, *, resume: bool = False
+) -> Model:
+    """Train ``model`` on batches of ``view``; returns it with the averaged weights.
+
+    Writes ``model.safetensors`` (averaged), ``train_state.safetensors``, ``metrics.jsonl``, TensorBoard
+    events and ``training.json`` into ``out``. Raises FloatingPointError if the loss stops being finite
+    (the last good state is kept) and TrainingInterrupted after Ctrl-C.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    run = _Run(model, config)
+    if resume and (out / TRAIN_STATE).exists():
+        run.restore(out / TRAIN_STATE)
+    loss_function = torch.compile(model) if config.compile else model
+    with (
+        _stop_requests() as stop,
+        TrainProgress(out, first=run.step, total=config.steps) as progress,
+    ):
+        clock = time.perf_counter()
+        while run.step < config.steps:
+            metrics = run.advance(loss_function, view)
+            done = run.step == config.steps
+            if run.step % config.log_every == 0 or done or stop.requested:
+                progress.log(run.step, {name: float(value) for name, value in metrics.items()})
+                _require_finite(metrics, run.step, out)
+            progress.advance()
+            if run.step % config.save_every == 0 or done or stop.requested:
+                now = time.perf_counter()
+                run.seconds, clock = run.seconds + now - clock, now
+                run.save(out)
+            if stop.requested and not done:
+                raise TrainingInterrupted(f"stopped at step {run.step} of {config.steps}")
+    write_json(out / "training.json", run.summary())
+    model.load_state_dict(run.averaged_state())
+    return model
+
+
+def time_steps(experiment: Experiment, dataset: EpisodeDataset, *, n_steps: int) -> float:
+    """Seconds per training step on this machine, measured on a throwaway model."""
+    model = experiment.model.build(dataset.spaces)
+    model.fit_statistics(dataset)
+    run, view = _Run(model, experiment.train), experiment.model.view(dataset)
+    run.advance(model, view)
+    began = time.perf_counter()
+    for _ in range(n_steps):
+        run.advance(model, view)
+    return (time.perf_counter() - began) / n_steps
+
+
+class _Run:
+    """A training run's mutable state: weights, moments, average, generators, step."""
+
+    def __init__(self, model: Model, config: TrainConfig) -> None:
+        self.model, self.config = model, config
+        self.device = next(model.parameters()).device
+        self.precision = _resolve_precision(config, self.device)
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            model.parameter_groups(config.weight_decay),
+            lr=config.learning_rate,
+            betas=config.betas,
+            fused=self.device.type in ("cpu", "cuda"),
+        )
+        self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
+        self.average = [p.detach().clone() for p in self.parameters]
+        self.order = np.random.default_rng(config.seed)
+        self.noise = torch.Generator(self.device).manual_seed(config.seed)
+        self.step = 0
+        self.seconds = 0.0
+
+    def advance(self, loss_function: Any, view: View) -> dict[str, Tensor]:
+        """One optimizer step; returns detached metrics."""
+        config = self.config
+        batch = view[self.order.integers(len(view), size=config.batch_size)].to(self.device)
+        factor = learning_rate_factor(config, self.step)
+        for group, rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
+            group["lr"] = rate * factor
+        with _autocast(self.device, self.precision):
+            loss, metrics = loss_function(batch, self.noise)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if config.max_gradient_norm:
+            torch.nn.utils.clip_grad_norm_(self.parameters, config.max_gradient_norm, foreach=True)
+        self.optimizer.step()
+        self.model.after_step()
+        self.step += 1
+        self._update_average()
+        return {"loss": loss.detach(), **metrics}
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        config = self.config
+        if self.step % config.ema_every:
+            return
+        early = self.step <= config.ema_start
+        # a young average forgets faster, so that it does not remember the initial weights
+        decay = min(config.ema_decay, (1 + self.step) / (10 + self.step))
+        weight = 1.0 if early else 1 - decay
+        torch._foreach_lerp_(self.average, [p.data for p in self.parameters], weight)
+
+    def averaged_state(self) -> dict[str, Tensor]:
+        """The model's state dict with the averaged weights in it."""
+        state = dict(self.model.state_dict())
+        names = [name for name, p in self.model.named_parameters() if p.requires_grad]
+        return {**state, **dict(zip(names, self.average, strict=True))}
+
+    def save(self, out: Path) -> None:
+        """Write the averaged model and everything needed to go on from here."""
+        if not all(bool(p.isfinite().all()) for p in self.parameters):
+            raise FloatingPointError(_diverged(self.step, out))
+        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        tensors |= {f"average.{i}": v for i, v in enumerate(self.average)}
+        for i, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{i}.{k}": torch.as_tensor(v) for k, v in state.items()}
+        tensors["noise"] = self.noise.get_state()
+        facts = {
+            "step": self.step,
+            "seconds": self.seconds,
+            "precision": self.precision,
+            "order": self.order.bit_generator.state,
+        }
+        save_tensors(out / TRAIN_STATE, tensors, {"run": json.dumps(facts)})
+        save_model(out, self.averaged_state())
+
+    def restore(self, file: Path) -> None:
+        """Continue from a saved state."""
+        tensors, metadata = load_tensors(file)
+        facts = json.loads(metadata["run"])
+        self.step, self.seconds = facts["step"], facts["seconds"]
+        self.precision = facts["precision"]
+        self.order.bit_generator.state = facts["order"]
+        self.noise.set_state(tensors["noise"])
+        self.model.load_state_dict(_with_prefix(tensors, "model."))
+        for i, average in enumerate(self.average):
+            average.copy_(tensors[f"average.{i}"])
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in _with_prefix(tensors, "optimizer.").items():
+            index, key = name.split(".")
+            state.setdefault(int(index), {})[key] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+    def summary(self) -> dict[str, Any]:
+        """What ``training.json`` records."""
+        return {
+            "steps": self.step,
+            "train_seconds": round(self.seconds, 1),
+            "precision": self.precision,
+            "parameters": sum(p.numel() for p in self.parameters),
+            "hardware": hardware(),
+        }
+
+
+def learning_rate_factor(config: TrainConfig, step: int) -> float:
+    """Linear warm-up, then cosine decay to zero (or constant), as a multiple of the learning rate."""
+    warm = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
+    if config.schedule == "constant":
+        return warm
+    progress = max(0, step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    return warm * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _resolve_precision(config: TrainConfig, device: torch.device) -> str:
+    if config.precision != "auto":
+        return config.precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    # without these instructions bf16 is emulated, more than ten times slower than fp32
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16" if device.type == "cpu" and native else "fp32"
+
+
+def _autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def _diverged(step: int, out: Path) -> str:
+    return (
+        f"training diverged at step {step}: the loss or a weight is not finite. The last good state is "
+        f"kept in {out}; lower train.learning_rate or check the data with `forethought data info`."
+    )
+
+
+def _require_finite(metrics: dict[str, Tensor], step: int, out: Path) -> None:
+    if not all(bool(torch.isfinite(value)) for value in metrics.values()):
+        raise FloatingPointError(_diverged(step, out))
+
+
+class _StopFlag:
+    requested = False
+
+
+@contextlib.contextmanager
+def _stop_requests() -> Iterator[_StopFlag]:
+    """Turn the first Ctrl-C or SIGTERM into a flag, so that a step is never torn; a second one kills."""
+    flag = _StopFlag()
+
+    def request(*_: Any) -> None:
+        flag.requested = True
+        restore()
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    before: dict[int, Any] = {}
+    with contextlib.suppress(ValueError):  # not the main thread: leave the handlers alone
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, request)
+    try:
+        yield flag
+    finally:
+        restore()
