@@ -1,8 +1,11 @@
-"""Checkpoints: a folder with ``config.json`` and ``model.safetensors``, and ``train_state.safetensors``.
+"""Checkpoints: a folder with ``config.json`` and ``model.safetensors``, and
+``train_state.safetensors``.
 
-The first two are enough to load a model and plan: no data set, no environment, no pickle. The third holds
-what a resumed run needs, in one file, so it can never disagree with itself. Every file is written to a
-temporary name, flushed to disk and renamed, so that a kill at any instant leaves the old or the new one.
+The first two are enough to load a model and plan: no data set, no environment, no pickle. The third
+    holds
+what a resumed run needs, in one file, so it can never disagree with itself. Every file is written
+to a temporary name, flushed to disk and renamed, so that a kill at any instant leaves the old or
+the new one.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import safetensors
 import torch
@@ -23,24 +26,31 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from forethought.config import Experiment, from_json, to_json
-from forethought.models.base import Model
 from forethought.types import Spaces
+
+if TYPE_CHECKING:  # for annotations only: layer 0 imports nothing above it
+    from forethought.models.base import Model
 
 FORMAT_VERSION = 1
 CONFIG, WEIGHTS, TRAIN_STATE = "config.json", "model.safetensors", "train_state.safetensors"
 
 
 def write_atomically(file: Path, write: Callable[[Path], None]) -> None:
-    """Call ``write`` with a scratch path beside ``file``, flush it to disk, rename it into place."""
+    """Call ``write`` with a scratch path beside ``file``, flush it to disk, rename it into
+    place."""
     scratch = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
+        scratch.touch()
+        mode = scratch.stat().st_mode
         write(scratch)
+        scratch.chmod(mode)  # safetensors would leave it unreadable to others
         with open(scratch, "rb+") as handle:
             os.fsync(handle.fileno())
         os.replace(scratch, file)
     except OSError as error:
         raise OSError(
-            f"could not write {file}: {error.strerror or error}. Nothing was changed; free some disk space "
+            f"could not write {file}: {error.strerror or error}. Nothing was changed; free some "
+            "disk space "
             "or choose another folder."
         ) from error
     finally:
@@ -49,11 +59,16 @@ def write_atomically(file: Path, write: Callable[[Path], None]) -> None:
 
 def write_json(file: Path, data: Any) -> None:
     """Write JSON atomically, readable by people."""
-    write_atomically(file, lambda path: _write_text(path, json.dumps(data, indent=2) + "\n"))
+    write_text(file, json.dumps(data, indent=2) + "\n")
 
 
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text)
+def write_text(file: Path, text: str) -> None:
+    """Write a text file atomically."""
+
+    def write(path: Path) -> None:
+        path.write_text(text)
+
+    write_atomically(file, write)
 
 
 def save_tensors(file: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
@@ -72,16 +87,12 @@ def save_tensors(file: Path, tensors: dict[str, Tensor], metadata: dict[str, str
 
 
 def load_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read a safetensors file; ValueError with advice if it is missing, damaged or something else."""
+    """Read a safetensors file; ValueError with advice if it is missing, damaged or something
+    else."""
     if not file.is_file():
-        pickled = [
-            p.name for p in file.parent.glob("*") if p.suffix in (".pt", ".pth", ".pkl", ".bin")
-        ]
-        extra = ""
-        if pickled:
-            extra = f" It holds {pickled[0]}; pickled weights can run code and are never loaded."
         raise FileNotFoundError(
-            f"{file.parent} is not a complete checkpoint: {file.name} is missing.{extra}"
+            f"{file.parent} is not a complete checkpoint: {file.name} is missing; copy or train it "
+            f"again.{_about_pickles(file.parent)}"
         )
     try:
         with safetensors.safe_open(file, framework="pt") as handle:
@@ -91,6 +102,13 @@ def load_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise ValueError(
             f"{file} is damaged or not a safetensors file ({error}); copy or train it again"
         ) from error
+
+
+def _about_pickles(folder: Path) -> str:
+    pickled = [p.name for p in folder.glob("*") if p.suffix in (".pt", ".pth", ".pkl", ".bin")]
+    if not pickled:
+        return ""
+    return f" It holds {min(pickled)}: pickled weights can run code, and are never loaded."
 
 
 def save_config(
@@ -121,11 +139,15 @@ def load_config(path: Path | str) -> dict[str, Any]:
     if not file.is_file():
         raise FileNotFoundError(
             f"{path} is not a checkpoint folder: {CONFIG} is missing. Train one with "
-            "`forethought train RECIPE`; see `forethought list`."
+            f"`forethought train RECIPE`; see `forethought list`.{_about_pickles(path)}"
         )
     try:
         data = json.loads(file.read_text())
-        version = data["format_version"]
+        version = int(data["format_version"])
+        if version <= FORMAT_VERSION:
+            spaces = from_json(Spaces, data["spaces"], where="spaces")
+            experiment = dict(data["experiment"])
+            _ = data["dataset"]["fingerprint"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} is damaged ({error!r}); copy or train it again") from error
     if version > FORMAT_VERSION:
@@ -133,10 +155,8 @@ def load_config(path: Path | str) -> dict[str, Any]:
             f"{file} has format version {version}; this forethought reads up to {FORMAT_VERSION}. "
             "Upgrade with `pip install --upgrade forethought`."
         )
-    data["experiment"] = from_json(Experiment, data["experiment"], where=str(file))
-    spaces = data["spaces"]
-    data["spaces"] = Spaces(**{**spaces, "context_shape": tuple(spaces["context_shape"])})
-    return data
+    experiment = from_json(Experiment, experiment, where=str(file))
+    return data | {"experiment": experiment, "spaces": spaces}
 
 
 def save_model(out: Path, state: dict[str, Tensor]) -> None:
@@ -169,7 +189,8 @@ def _version(package: str) -> str | None:
 
 
 def current_commit() -> str | None:
-    """Short git commit of the package's source tree ("+" = uncommitted changes), None outside one."""
+    """Short git commit of the package's source tree ("+" = uncommitted changes), None outside
+    one."""
     here = Path(__file__).parent
 
     def git(*words: str) -> str:

@@ -6,7 +6,10 @@ recipe's own settings are flags too: ``forethought train diffuser/maze-umaze --t
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
+from gymnasium.error import Error as GymnasiumError
 from rich.console import Console
 
 import forethought.envs  # noqa: F401  registers the environments
@@ -23,8 +27,10 @@ from forethought.registry import recipes
 from forethought.training import TrainingInterrupted
 
 console = Console()
-Name = tyro.conf.Positional[str]
-File = tyro.conf.Positional[Path]
+Name = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
+Source = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
+Recipe = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RECIPE")]
+File = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PATH")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +62,7 @@ class DataInfo:
 class DataImport:
     """Convert D4RL HDF5, OGBench npz or Minari data into a data-set folder."""
 
-    source: Name
+    source: Source
     """a file, or the id of a local Minari data set"""
     out: Path
     """folder to write"""
@@ -69,7 +75,7 @@ class DataImport:
 class Train:
     """Train a recipe; its settings follow as flags (see them with `forethought list RECIPE`)."""
 
-    recipe: Name
+    recipe: Recipe
     """a name from `forethought list`, or my_file.py:my_recipe"""
     out: Path | None = None
     """checkpoint folder; default runs/RECIPE/seedN"""
@@ -96,7 +102,8 @@ class Train:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Score a checkpoint: plan, execute in physics, write JSON with score, interval and protocol."""
+    """Score a checkpoint: plan, execute in physics, write JSON with score, interval and
+    protocol."""
 
     path: File
     """checkpoint folder"""
@@ -170,7 +177,7 @@ class Report:
 class List:
     """List recipes, data sets and environments, or all settings of one recipe."""
 
-    recipe: Annotated[str, tyro.conf.Positional] = ""
+    recipe: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[RECIPE]")] = ""
 
     def run(self) -> None:
         commands.list_names(self.recipe, console)
@@ -203,12 +210,13 @@ _COMMANDS: dict[str, Any] = {
 }
 _DATA_COMMANDS: dict[str, Any] = {"build": DataBuild, "info": DataInfo, "import": DataImport}
 
-_HELP = """forethought: learn generative models of trajectories from logged data, and plan with them.
+_HELP = """forethought: learn generative models of trajectories from logged data, and plan with
+them.
 
   forethought demo                             see all of it run, in minutes
   forethought list                             what there is: recipes, data sets, environments
-  forethought data build maze-umaze            make a data set (or: data import FILE, data info FOLDER)
-  forethought train diffuser/maze-umaze        learn from it
+  forethought data build maze-umaze            make a data set (or: data import FILE, data info
+  FOLDER) forethought train diffuser/maze-umaze        learn from it
   forethought evaluate runs/diffuser/maze-umaze/seed0 --episodes 100
   forethought plan pretrained/diffuser/maze-large --start 1 1 --goal 7 9
   forethought report runs --out report         tables, figures, one HTML page
@@ -223,13 +231,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         _parse(words).run()
     except TrainingInterrupted as error:
-        command = " ".join(word for word in words if word != "--resume")
+        command = shlex.join(word for word in words if word != "--resume")
         _fail(f"{error}. Saved; go on with:\n  forethought {command} --resume", code=130)
     except KeyboardInterrupt:
         _fail("interrupted", code=130)
-    except (ValueError, KeyError, OSError, FloatingPointError, ImportError) as error:
+    except (ValueError, KeyError, OSError, ArithmeticError, ImportError, GymnasiumError) as error:
         message = error.args[0] if isinstance(error, KeyError) and error.args else error
-        _fail(f"error: {message}", code=1)
+        _fail("error: " + " ".join(str(message).split()), code=1)
 
 
 def _fail(message: str, *, code: int) -> None:
@@ -250,28 +258,30 @@ def _parse(words: list[str]) -> Any:
         name, rest, known = rest[0], rest[1:], _DATA_COMMANDS
     elif name == "data":
         print(
-            "forethought data build NAME | info FOLDER | import FILE --out FOLDER  (each has --help)"
+            "forethought data build NAME | info FOLDER | import FILE --out FOLDER  (each has "
+            "--help)"
         )
         raise SystemExit(0)
     if name not in known:
-        message = commands.did_you_mean(name, list(known), kind="command")
-        raise ValueError(message)
-    return _parse_command(known[name], name, rest)
+        names = [*known, "data"] if known is _COMMANDS else list(known)
+        raise ValueError(commands.did_you_mean(name, names, kind="command"))
+    program = f"forethought {'data ' if known is _DATA_COMMANDS else ''}{name}"
+    return _parse_command(known[name], program, rest)
 
 
-def _parse_command(command: Any, name: str, words: list[str]) -> Any:
+def _parse_command(command: Any, program: str, words: list[str]) -> Any:
     """Parse flags; commands about a recipe or checkpoint take its settings as defaults."""
     fields = {field.name: field for field in dataclasses.fields(command)}
-    program = f"forethought {name}"
     if "planner" not in fields:
-        return tyro.cli(command, args=words, prog=program, description=command.__doc__)
-    subject = next((word for word in words if not word.startswith("-")), None)
-    if subject is None:
-        first = next(iter(fields))
-        print(f"usage: {program} {first.upper()} [flags]\n\n{command.__doc__}")
-        print(f"\nWith {first.upper()} given, --help lists its settings. See `forethought list`.")
-        raise SystemExit(0 if "--help" in words or "-h" in words else 2)
-    experiment: Experiment = commands.find_experiment(subject, is_recipe=name == "train")
+        return _parse_flags(command, program, words)
+    first = next(iter(fields)).upper()
+    if words and words[0] in ("-h", "--help"):
+        print(f"usage: {program} {first} [flags]\n\n{command.__doc__}")
+        print(f"\nAll its flags: {program} {first} --help. Recipes: forethought list")
+        raise SystemExit(0)
+    if not words or words[0].startswith("-"):
+        raise ValueError(f"{first} comes first: {program} {first} [flags]; see `forethought list`")
+    experiment: Experiment = commands.find_experiment(words[0], is_recipe=command is Train)
     given: dict[str, Any] = {}
     for field in fields.values():
         if field.name in ("model", "train", "planner", "control"):
@@ -280,9 +290,23 @@ def _parse_command(command: Any, name: str, words: list[str]) -> Any:
             given[field.name] = field.default
         else:
             given[field.name] = tyro.MISSING
-    return tyro.cli(
-        command, args=words, prog=program, description=command.__doc__, default=command(**given)
-    )
+    return _parse_flags(command, program, words, default=command(**given))
+
+
+def _parse_flags(command: Any, program: str, words: list[str], **default: Any) -> Any:
+    """``tyro.cli``, with its box of an error message turned into a line like all others."""
+    box = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(box):
+            return tyro.cli(
+                command, args=words, prog=program, description=command.__doc__, **default
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+    lines = [line.strip(" │╭╮╰╯─") for line in box.getvalue().splitlines()[1:]]
+    text = "; ".join(line for line in lines if line.strip("-"))
+    raise ValueError(text.replace(":;", ":"))
 
 
 __all__ = ["main", "recipes"]

@@ -22,6 +22,7 @@ from rich.table import Table
 from forethought import report
 from forethought.checkpoint import (
     TRAIN_STATE,
+    WEIGHTS,
     current_commit,
     hardware,
     load_config,
@@ -44,7 +45,8 @@ from forethought.training import train_experiment
 N_EXAMPLES = 12  # executed paths kept in a result file, for its figures
 
 
-# ------------------------------------------------------------------------------------------------- data
+# -------------------------------------------------------------------------------------------------
+# data
 
 
 def build_data(name: str, out: Path | None, seed: int, steps: int, console: Console) -> Path:
@@ -84,7 +86,8 @@ def open_data(experiment: Experiment, path: str | None, console: Console) -> Epi
     return EpisodeDataset.open(folder)
 
 
-# -------------------------------------------------------------------------------------- names to objects
+# -------------------------------------------------------------------------------------- names to
+# objects
 
 
 def find_recipe(name: str) -> Experiment:
@@ -110,7 +113,8 @@ def find_experiment(subject: str, *, is_recipe: bool) -> Experiment:
     return find_recipe(subject) if is_recipe else load_config(subject)["experiment"]
 
 
-# --------------------------------------------------------------------------------------- train, evaluate
+# --------------------------------------------------------------------------------------- train,
+# evaluate
 
 
 def train(
@@ -129,11 +133,14 @@ def train(
         raise FileExistsError(
             f"{out} holds an earlier run; go on with --resume, or choose another --out"
         )
+    if not resume and (out / WEIGHTS).exists():
+        raise FileExistsError(f"{out} holds a trained model; choose another --out")
+    device = _device(device)
     dataset = open_data(experiment, data, console)
     if resume:
         _check_same_data(out, dataset)
     console.print(f"training {experiment.name} for {experiment.train.steps:,} steps into {out}")
-    train_experiment(experiment, dataset, out, device=_device(device), resume=resume)
+    train_experiment(experiment, dataset, out, device=device, resume=resume)
     console.print(f"done; score it with\n  forethought evaluate {out} --episodes 100")
 
 
@@ -154,6 +161,9 @@ def _check_same_data(out: Path, dataset: EpisodeDataset) -> None:
 def _device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    found = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.mps.is_available()}
+    if not found[name]:
+        raise ValueError(f"--device {name}: torch finds no such device here; use --device cpu")
     return name
 
 
@@ -186,7 +196,8 @@ def evaluate_checkpoint(
     out: Path | None,
     console: Console,
 ) -> dict[str, Any]:
-    """Score a checkpoint, and reference controllers on the same starts; write and print the result."""
+    """Score a checkpoint, and reference controllers on the same starts; write and print the
+    result."""
     config = load_config(path)
     experiment: Experiment = config["experiment"]
     env_id = experiment.env.replace("maze2d-", "multi2d-") if settings.multi else experiment.env
@@ -255,13 +266,14 @@ def _protocol(
     facts = json.loads(training.read_text()) if training.is_file() else {}
     settings = to_json(planner)
     sampler = settings.get("sampler", {})
+    levels = to_json(config["experiment"].model).get("denoising_steps")
     return {
         "checkpoint": str(path),
         "replan_every": control.replan_every,
         "goal_time": control.goal_time,
         "controller": control.controller,
         "candidates": settings.get("candidates"),
-        "network_calls": sampler.get("steps"),
+        "network_calls": sampler.get("steps") or levels,
         "sampler": sampler.get("kind"),
         "planner": settings,
         "control": to_json(control),
@@ -297,13 +309,15 @@ def _maze_examples(
     wave = (len(result.paths) - 1) // settings.parallel * settings.parallel
     examples = []
     for index, episode in enumerate(result.paths[wave : wave + N_EXAMPLES]):
-        imagined = policy.first_references[index][:, :2]
+        imagined = policy.first_references[index]
+        if imagined is None or episode.goal is None:
+            continue
         examples.append(
             {
                 "start": _rounded(episode.observations[0, :2]),
                 "goal": _rounded(episode.goal[:2]),
                 "executed": _rounded(episode.observations[:, :2]),
-                "imagined": _rounded(imagined.numpy()),
+                "imagined": _rounded(imagined[:, :2]),
                 "success": result.episodes[wave + index]["success"],
             }
         )
@@ -314,24 +328,27 @@ def _rounded(array: Any) -> list:
     return np.round(np.asarray(array, dtype=np.float64), 3).tolist()
 
 
+def interval_text(score: dict[str, Any]) -> str:
+    """A score's interval for a table; one episode has none."""
+    return "–" if score["interval"] is None else "{:.1f} to {:.1f}".format(*score["interval"])
+
+
 def _print_scores(data: dict[str, Any], console: Console) -> None:
     table = Table(title=f"{data['recipe']} in {data['protocol']['env']}, n = {data['n']}")
     for column in ("", "score", "95 % interval", "success"):
         table.add_column(column)
     rows = [{"name": "planner", **data}, *data["references"]]
     for row in rows:
-        low, high = row["score"]["interval"]
-        success = f"{row['success_rate']:.1%}"
-        table.add_row(
-            row["name"], f"{row['score']['mean']:.1f}", f"{low:.1f} to {high:.1f}", success
-        )
+        success, interval = f"{row['success_rate']:.1%}", interval_text(row["score"])
+        table.add_row(row["name"], f"{row['score']['mean']:.1f}", interval, success)
     for row in data["published"]:
         table.add_row(f"{row['name']} (published)", f"{row['score']:.1f}", "", "")
     console.print(table)
     console.print(f"one plan: median {data['protocol']['plan_ms']['median']} ms")
 
 
-# ------------------------------------------------------------------------------------- plan, report, list
+# ------------------------------------------------------------------------------------- plan,
+# report, list
 
 
 def plan_once(
@@ -359,7 +376,8 @@ def plan_once(
     plt.close(figure)
     arrived = "arrives" if data["success"] else "does not arrive"
     console.print(
-        f"plan of {data['arrival']} steps in {1e3 * data['seconds']:.1f} ms; executed, it {arrived}. "
+        f"plan of {data['arrival']} steps in {1e3 * data['seconds']:.1f} ms; executed, it "
+        f"{arrived}. "
         f"See {out / 'plan.png'}"
     )
 

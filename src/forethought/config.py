@@ -1,8 +1,11 @@
 """Settings as frozen dataclasses, and their JSON form.
 
-Each model's and each planner's settings class sits beside the class it configures; this file holds what
-they share: the training and control settings, the ``Experiment`` that a recipe returns, and a JSON round
-trip in which the settings' class is named by its registry entry (``"kind"``). Unknown keys are refused.
+Each model's and each planner's settings class sits beside the class it configures; this file holds
+what
+they share: the training and control settings, the ``Experiment`` that a recipe returns, and a JSON
+    round
+trip in which the settings' class is named by its registry entry (``"kind"``). Unknown keys are
+refused.
 """
 
 from __future__ import annotations
@@ -139,7 +142,8 @@ def to_json(value: Any) -> Any:
 def from_json(kind: Any, data: Any, *, where: str = "config") -> Any:
     """The inverse of ``to_json``: build an instance of the type ``kind``.
 
-    Raises ValueError naming the place for an unknown key, a missing key or a value of the wrong type.
+    Raises ValueError naming the place for an unknown key, a missing key or a value of the wrong
+    type.
     """
     origin = typing.get_origin(kind)
     if origin in (typing.Union, types.UnionType):
@@ -155,7 +159,8 @@ def from_json(kind: Any, data: Any, *, where: str = "config") -> Any:
         return _dataclass_from_json(kind, data, where)
     if kind is float and isinstance(data, int) and not isinstance(data, bool):
         return float(data)
-    if isinstance(kind, type) and not isinstance(data, kind):
+    is_wrong = isinstance(kind, type) and not isinstance(data, kind)
+    if is_wrong or (kind is int and isinstance(data, bool)):  # a bool is an int to Python
         raise ValueError(f"{where} is {data!r}; expected a value of type {kind.__name__}")
     return data
 

@@ -1,7 +1,7 @@
 """The whole job in minutes: build data, train, plan, execute, score, report.
 
-A small U-Maze Diffuser is trained for about a minute and scored beside the shipped model of the same
-maze, the reference controllers and the thesis.
+A small U-Maze Diffuser is trained for about a minute and scored beside the shipped model of the
+same maze, the reference controllers and the thesis.
 """
 
 from __future__ import annotations
@@ -19,21 +19,19 @@ from rich.table import Table
 from forethought import commands
 from forethought.config import Experiment
 from forethought.data.episodes import EpisodeDataset
-from forethought.registry import datasets, recipes
+from forethought.registry import recipes
 from forethought.training import time_steps, train_experiment
 
 DATA_STEPS = 200_000
 RECIPE = "diffuser/maze-umaze"
 
 
-def run_demo(
-    out: Path, train_seconds: float, episodes: int, seed: int, console: Console
-) -> None:
+def run_demo(out: Path, train_seconds: float, episodes: int, seed: int, console: Console) -> None:
     """Run everything into folder ``out`` (replaced if it exists) and print where the report is."""
     began = time.perf_counter()
     torch.manual_seed(seed)
     if out.exists():
-        shutil.rmtree(out)
+        _remove_earlier_demo(out)
     out.mkdir(parents=True)
     console.rule("1/4  data: a scripted controller wanders through a U-shaped maze")
     data = commands.build_data("maze-umaze", out / "data", seed, DATA_STEPS, console)
@@ -51,7 +49,9 @@ def run_demo(
     scores = {"trained just now": _score(model_dir, settings, results / "demo.json", console)}
     shipped = find_pretrained(RECIPE)
     if shipped is None:
-        console.print("(the shipped model is not here: the demo was not run from a source checkout)")
+        console.print(
+            "(the shipped model is not here: the demo was not run from a source checkout)"
+        )
     else:
         alone = replace(settings, references=False)
         scores["shipped model"] = _score(shipped, alone, results / "shipped.json", console)
@@ -64,7 +64,16 @@ def run_demo(
     commands.make_report((results,), out / "report", None, console)
     _print_table(scores, console)
     minutes = (time.perf_counter() - began) / 60
-    console.print(f"[bold]report: {(out / 'report' / 'report.html').resolve()}[/] ({minutes:.1f} min)")
+    console.print(
+        f"[bold]report: {(out / 'report' / 'report.html').resolve()}[/] ({minutes:.1f} min)"
+    )
+
+
+def _remove_earlier_demo(out: Path) -> None:
+    """Empty ``out`` if a demo made it; anything else is not ours to delete."""
+    if any(out.iterdir()) and not (out / "data" / "dataset.json").is_file():
+        raise FileExistsError(f"{out} exists and is not an earlier demo; choose another --out")
+    shutil.rmtree(out)
 
 
 def find_pretrained(recipe: str) -> Path | None:
@@ -98,11 +107,10 @@ def _print_table(scores: dict[str, dict[str, Any]], console: Console) -> None:
     for column in ("", "score", "95 % interval", "success", "one plan"):
         table.add_column(column)
     for name, data in scores.items():
-        low, high = data["score"]["interval"]
         table.add_row(
             name,
             f"{data['score']['mean']:.1f}",
-            f"{low:.1f} to {high:.1f}",
+            commands.interval_text(data["score"]),
             f"{data['success_rate']:.0%}",
             f"{data['protocol']['plan_ms']['median']:.0f} ms",
         )

@@ -102,14 +102,14 @@ def figure_strip(plan: Mapping[str, Any]) -> Figure:
     strip = plan["strip"]
     chosen = np.unique(np.linspace(0, len(strip) - 1, min(len(strip), 6)).round().astype(int))
     layout = Layout.parse(plan["layout"])
-    figure, axes = _panels(len(chosen), layout, columns=len(chosen), width=2.3)
+    figure, axes = _panels(len(chosen), layout, columns=len(chosen), width=1.8)
     # a plan may wait at its goal: the colors span the way there, as for executed paths
     end = plan["times"][-1] / plan["arrival"] if plan.get("times") and plan.get("arrival") else 1
     for ax, index in zip(axes, chosen, strict=True):
         xy, last = _xy(strip[index]["positions"]), index == len(strip) - 1
         colors = TIME(np.linspace(0, end, len(xy)).clip(max=1.0))
         ax.plot(*xy.T, color=MUTED, lw=1.0 if last else 0.0)
-        ax.scatter(*xy.T, c=colors, s=12, lw=0, zorder=3)
+        ax.scatter(*xy.T, c=colors, s=8, lw=0, zorder=3)
         draw_ends(ax, plan["start"], plan["goal"])
         title = "plan" if last else f"noise level {strip[index]['level']}"
         ax.set_title(title, fontsize=9, color=INK)
@@ -124,9 +124,9 @@ def figure_scores(evaluations: Sequence[Mapping[str, Any]]) -> Figure:
         ax.text(0, place, task, weight="bold", color=INK, va="center")
         for kind, item, _ in entries(group):
             place += 1
-            score, below, above = _score_and_errors(item)
-            ax.barh(place, score, height=0.68, **BARS[kind])
-            ax.errorbar(score, place, xerr=[[below], [above]], color=INK, lw=1.2, capsize=3)
+            score, below, above = score_and_errors(item)
+            errors = {"xerr": [[below], [above]], "ecolor": INK, "capsize": 3}
+            ax.barh(place, score, height=0.68, **errors, **BARS[kind])
             end = (max(score, 0) + above, place)
             ax.annotate(f"{score:.1f}", end, (6, 0), textcoords="offset points", va="center")
             places, names = [*places, place], [*names, item.get("name") or item["recipe"]]
@@ -188,10 +188,7 @@ def _movie_frames(
     run, plan = _xy(executed), None if imagined is None else _xy(imagined)
     if plan is not None:
         ax.plot(*plan.T, **IMAGINED)
-    moving = (trail, ghost, ball, counter)
-    for artist in moving:
-        artist.set_animated(True)  # left out of draw()
-    canvas.draw()
+    canvas.draw()  # what moves is still empty
     background = canvas.copy_from_bbox(figure.bbox)
     for step in np.unique(np.linspace(0, len(run) - 1, 100).round().astype(int)):
         canvas.restore_region(background)
@@ -200,7 +197,7 @@ def _movie_frames(
         if plan is not None:
             ghost.set_data(*plan[[min(step, len(plan) - 1)]].T)
         counter.set_text(f"step {step}")
-        for artist in moving:
+        for artist in (trail, ghost, ball, counter):
             artist.draw(canvas.get_renderer())
         yield np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
@@ -225,7 +222,7 @@ def entries(group: Sequence[Mapping[str, Any]]) -> list[tuple[str, Mapping, Mapp
     return found
 
 
-def _score_and_errors(item: Mapping[str, Any]) -> tuple[float, float, float]:
+def score_and_errors(item: Mapping[str, Any]) -> tuple[float, float, float]:
     """Score and how far its error bar reaches down and up; 0 where that is not known."""
     if not isinstance(item["score"], Mapping):
         return item["score"], item.get("error") or 0.0, item.get("error") or 0.0
@@ -246,7 +243,7 @@ def _panels(n: int, layout: Layout, *, columns: int, width: float) -> tuple[Figu
     columns = min(columns, n)
     rows = math.ceil(n / columns)
     height = width * layout.shape[0] / layout.shape[1] + 0.25
-    figure = Figure(figsize=(columns * width, rows * height + 0.1), dpi=150, layout="constrained")
+    figure = Figure(figsize=(columns * width, rows * height + 0.08), dpi=150, layout="constrained")
     axes = list(figure.subplots(rows, columns, squeeze=False).ravel())
     for index, ax in enumerate(axes):
         draw_maze(ax, layout) if index < n else ax.remove()
@@ -259,9 +256,9 @@ def _xy(path: ArrayLike) -> NDArray:
 
 
 def _until_rest(path: ArrayLike) -> NDArray:
-    """The path without its tail within 0.3 of its end, so that colors span the motion."""
+    """The path without its tail within 0.15 of its end, so that colors span the motion."""
     path = np.asarray(path, dtype=float)
-    moving = np.linalg.norm(path[:, :2] - path[-1, :2], axis=1) > 0.3
+    moving = np.linalg.norm(path[:, :2] - path[-1, :2], axis=1) > 0.15
     return path[: int(np.flatnonzero(moving).max(initial=0)) + 8]
 
 

@@ -1,8 +1,10 @@
 """From plans to actions: controllers, and a policy that decides when to plan again.
 
-Controller and goal time are separate, named choices because they decide the result. Two known traps:
-executing a maze Diffuser's own actions open loop fails (use ``track_observations``), and planning again
-with the goal for ever at the plan's last row never arrives (refused below; a fixed arrival time shrinks).
+Controller and goal time are separate, named choices because they decide the result. Two known
+traps: executing a maze Diffuser's own actions open loop fails (use ``track_observations``), and
+    planning
+again with the goal for ever at the plan's last row never arrives (refused below; a fixed arrival
+time shrinks).
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ class Policy(Protocol):
     """Anything that acts in a batch of environments."""
 
     def reset(self, n_envs: int, seeds: Sequence[int] | None = None) -> None:
-        """Begin new episodes in all environments; ``seeds`` make the policy's own noise repeatable."""
+        """Begin new episodes in all environments; ``seeds`` make the policy's own noise
+        repeatable."""
         ...
 
     def __call__(
@@ -63,7 +66,8 @@ class FollowActions:
             raise ValueError(
                 f"follow_actions needs all actions of a plan with stride {stride}, "
                 f"{stride * self._action_dim} numbers a row; this one has "
-                f"{trajectory.actions.shape[-1]}. Train with model.actions block, or use track_observations."
+                f"{trajectory.actions.shape[-1]}. Train with model.actions block, or use "
+                "track_observations."
             )
         return trajectory.actions.unflatten(-1, (stride, self._action_dim)).flatten(1, 2)
 
@@ -128,10 +132,11 @@ class PlanningPolicy:
     """Plans, acts along the plan, plans again (the outer loop of thesis Algorithm 5).
 
     replan_every: environment steps between plans; 0 = plan once an episode
-    goal_time: "fixed" keeps the first plan's arrival time, so later plans get shorter; "receding" lets
-        the planner choose anew, refused for a planner that would only move the goal away for ever
-    Every environment is planned for by itself, with noise of its own, so that its actions do not depend
-    on how many run side by side.
+    goal_time: "fixed" keeps the first plan's arrival time, so later plans get shorter; "receding"
+        lets the planner choose anew, refused for a planner that would only move the goal away for
+        ever
+    Every environment is planned for by itself, with noise of its own, so that its actions do not
+    depend on how many run side by side.
     """
 
     def __init__(
@@ -148,7 +153,8 @@ class PlanningPolicy:
             )
         if replan_every and goal_time == "receding" and not planner.chooses_arrival:
             raise ValueError(
-                "replanning with goal_time 'receding' and a fixed plan length never arrives: each plan "
+                "replanning with goal_time 'receding' and a fixed plan length never arrives: "
+                "each plan "
                 "moves the goal to its own last step. Use goal_time 'fixed', or planner.length 0."
             )
         self.planner, self.controller = planner, controller

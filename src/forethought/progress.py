@@ -1,4 +1,5 @@
-"""What a person sees of a training run: a progress bar, ``metrics.jsonl`` and TensorBoard events."""
+"""What a person sees of a training run: a progress bar, ``metrics.jsonl`` and TensorBoard
+events."""
 
 from __future__ import annotations
 
@@ -10,17 +11,20 @@ from types import TracebackType
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
+from forethought.checkpoint import write_text
+
 
 class TrainProgress:
     """Context manager around a run from step ``first`` to ``total`` that logs into folder ``out``.
 
-    Rows of an earlier attempt past ``first`` are dropped, so a resumed run's log has each step once.
+    Rows of an earlier attempt past ``first`` are dropped, so a resumed run's log has each step
+    once.
     """
 
     def __init__(self, out: Path, *, first: int, total: int) -> None:
         self._file = out / "metrics.jsonl"
         self._keep_rows_up_to(first)
-        self._writer = SummaryWriter(str(out), purge_step=first + 1 if first else None)
+        self._writer = SummaryWriter(str(out), purge_step=first + 1)
         self._bar = Progress(
             TextColumn("[bold]training"),
             BarColumn(),
@@ -43,7 +47,7 @@ class TrainProgress:
                 break  # a kill tore the last line
             if row["step"] <= step:
                 kept.append(line + "\n")
-        self._file.write_text("".join(kept))
+        write_text(self._file, "".join(kept))
 
     def __enter__(self) -> TrainProgress:
         self._bar.start()

@@ -1,6 +1,7 @@
 """What a score stands beside: published numbers, and controllers that know the maze.
 
-The reference controllers are no competitors: they are given the layout and a shortest path. They show
+The reference controllers are no competitors: they are given the layout and a shortest path. They
+    show
 what the environment, the starts and the tracking controller allow.
 """
 
@@ -18,6 +19,7 @@ from forethought.envs.maze import MazeEnv
 from forethought.policy import Policy, make_controller
 from forethought.types import Trajectory
 
+ACTION_DIM = 2  # of a maze: a push by row and by column
 PATH_SPEED = 4.0  # units/s of the reference path: above the data's mean, below the limit of 5.2
 
 # thesis Table 5.1, Diffuser's column: mean and standard error, normalized
@@ -32,7 +34,8 @@ _THESIS = {
 
 
 def published_scores(env_id: str) -> list[dict[str, Any]]:
-    """Published rows for an environment; their starts are not ours, so they compare only roughly."""
+    """Published rows for an environment; their starts are not ours, so they compare only
+    roughly."""
     task = env_id.split("/")[-1].removesuffix("-v0")
     if task not in _THESIS:
         return []
@@ -42,7 +45,8 @@ def published_scores(env_id: str) -> list[dict[str, Any]]:
 
 
 def reference_policies(env_id: str, control: ControlConfig) -> dict[str, Policy]:
-    """Named policies that know the maze: the same controller on a shortest path, and the data's own."""
+    """Named policies that know the maze: the same controller on a shortest path, and the data's
+    own."""
     env = gymnasium.make(env_id, disable_env_checker=True).unwrapped
     if not isinstance(env, MazeEnv):
         return {}
@@ -50,7 +54,7 @@ def reference_policies(env_id: str, control: ControlConfig) -> dict[str, Policy]
         "behavior controller (knows the maze)": ShortestPathPolicy(env.layout, jitter=True)
     }
     if control.controller == "track_observations":
-        controller = make_controller(control, env.action_space.shape[0])
+        controller = make_controller(control, ACTION_DIM)
 
         def track(path: Tensor, step: int, observation: Tensor) -> Tensor:
             plan = Trajectory(

@@ -1,7 +1,7 @@
 """Names for things that users add: models, recipes, data sets.
 
-A registry knows the package that holds its built-in entries and imports that package's modules at the
-first lookup, so the layer that looks a name up does not import the layers above it.
+A registry knows the package that holds its built-in entries and imports that package's modules at
+the first lookup, so the layer that looks a name up does not import the layers above it.
 """
 
 from __future__ import annotations

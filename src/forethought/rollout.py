@@ -1,12 +1,13 @@
 """The one loop that makes both data and scores.
 
-Plain environments run side by side in waves, and one policy call serves all that are still live. Each
-episode's environment and planner noise come from its own seed, so a score does not depend on how many
-ran together.
+Plain environments run side by side in waves, and one policy call serves all that are still live.
+Each episode's environment and planner noise come from its own seed, so a score does not depend on
+how many ran together.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ GoalOf = Callable[[gymnasium.Env], np.ndarray]
 def goal_observation(env: gymnasium.Env) -> np.ndarray | None:
     """The environment's goal as a full observation (O,), if it has a ``goal_observation``."""
     if env.has_wrapper_attr("goal_observation"):
-        return np.asarray(env.get_wrapper_attr("goal_observation"), dtype=np.float32)
+        return np.array(env.get_wrapper_attr("goal_observation"), dtype=np.float32)
     return None
 
 
@@ -43,7 +44,8 @@ def rollout(
 ) -> list[Episode]:
     """Run ``n_episodes`` episodes; the result depends on ``seed`` only, not on ``n_parallel``.
 
-    make_env: a fresh environment that truncates by itself;  goal_of: its goal as an observation, or None
+    make_env: a fresh environment that truncates by itself;  goal_of: its goal as an observation, or
+        None
     on_episode: called with the number of episodes done
     """
     if n_episodes < 1 or n_parallel < 1:
@@ -70,7 +72,7 @@ class _Recorder:
         self.env, self.seed = env, seed
         observation, _ = env.reset(seed=seed)
         self.goal = goal_of(env)
-        self.observations = [np.asarray(observation, dtype=np.float32)]
+        self.observations = [np.array(observation, dtype=np.float32)]  # a copy: it may be reused
         self.actions: list[np.ndarray] = []
         self.rewards: list[float] = []
         self.successes: list[bool] = []
@@ -79,7 +81,7 @@ class _Recorder:
     def step(self, action: np.ndarray) -> bool:
         """Act; True while the episode goes on."""
         observation, reward, terminated, truncated, info = self.env.step(action)
-        self.observations.append(np.asarray(observation, dtype=np.float32))
+        self.observations.append(np.array(observation, dtype=np.float32))
         self.actions.append(action)
         self.rewards.append(float(reward))
         self.successes.append(bool(info.get("success", False)))
@@ -171,7 +173,7 @@ def evaluate(
     records = [_record(episode, reference) for episode in episodes]
     mean, low, high = mean_and_interval([record["score"] for record in records])
     return Evaluation(
-        score={"mean": mean, "interval": [low, high]},
+        score={"mean": mean, "interval": [low, high] if math.isfinite(low) else None},
         success_rate=float(np.mean([record["success"] for record in records])),
         n=n_episodes,
         protocol={
@@ -188,13 +190,14 @@ def evaluate(
 
 def _record(episode: Episode, reference: tuple[float, float] | None) -> dict[str, Any]:
     total = float(episode.rewards.sum())
-    reached = episode.successes is not None and bool(episode.successes.any())
+    successes = np.zeros(1, dtype=bool) if episode.successes is None else episode.successes
+    reached = bool(successes.any())
     return {
         "seed": episode.seed,
         "return": total,
         "score": total if reference is None else normalized_score(total, reference),
-        "success": reached and bool(episode.successes[-1]),
-        "arrival_step": int(episode.successes.argmax()) + 1 if reached else None,
+        "success": reached and bool(successes[-1]),
+        "arrival_step": int(successes.argmax()) + 1 if reached else None,
         "steps": len(episode),
         "start": [round(float(x), 4) for x in episode.observations[0]],
         "goal": None if episode.goal is None else [round(float(x), 4) for x in episode.goal],

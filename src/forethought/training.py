@@ -1,8 +1,8 @@
 """One training loop for every learner: draw indices, descend the loss, average the weights, save.
 
-Randomness is two generators, one for the data order and one for the noise in the loss; their states are
-saved with the weights and moments, so a run that is killed at any instant and resumed ends with the same
-bits on a CPU as one that was not.
+Randomness is two generators, one for the data order and one for the noise in the loss; their states
+are saved with the weights and moments, so a run that is killed at any instant and resumed ends with
+the same bits on a CPU as one that was not.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from torch import Tensor
 from forethought.checkpoint import (
     TRAIN_STATE,
     hardware,
+    load_config,
     load_tensors,
     save_config,
     save_model,
     save_tensors,
     write_json,
 )
-from forethought.config import Experiment, TrainConfig
+from forethought.config import Experiment, TrainConfig, to_json
 from forethought.data.episodes import EpisodeDataset
 from forethought.data.views import View
 from forethought.models.base import Model
@@ -53,6 +54,8 @@ def train_experiment(
     view = experiment.model.view(dataset)
     model = experiment.model.build(dataset.spaces)
     model.fit_statistics(dataset)
+    if resume and (out / TRAIN_STATE).exists():
+        _check_same_run(experiment, out)
     facts = {"name": experiment.dataset, "fingerprint": dataset.fingerprint, **dataset.metadata}
     save_config(out, experiment, dataset.spaces, dataset=facts, seed=experiment.train.seed)
     return train(model.to(device), view, experiment.train, out, resume=resume)
@@ -63,14 +66,17 @@ def train(
 ) -> Model:
     """Train ``model`` on batches of ``view``; returns it with the averaged weights.
 
-    Writes ``model.safetensors`` (averaged), ``train_state.safetensors``, ``metrics.jsonl``, TensorBoard
-    events and ``training.json`` into ``out``. Raises FloatingPointError if the loss stops being finite
-    (the last good state is kept) and TrainingInterrupted after Ctrl-C.
+    Writes ``model.safetensors`` (averaged), ``train_state.safetensors``, ``metrics.jsonl``,
+    TensorBoard events and ``training.json`` into ``out``. Raises FloatingPointError if the loss
+    stops being finite (the last good state is kept) and TrainingInterrupted after Ctrl-C.
     """
     out.mkdir(parents=True, exist_ok=True)
+    for scratch in out.glob(".*.tmp"):  # of an attempt that was killed while it wrote
+        scratch.unlink()
     run = _Run(model, config)
     if resume and (out / TRAIN_STATE).exists():
         run.restore(out / TRAIN_STATE)
+        save_model(out, run.averaged_state())  # the kill may have come between the two files
     loss_function = torch.compile(model) if config.compile else model
     with (
         _stop_requests() as stop,
@@ -80,7 +86,7 @@ def train(
         while run.step < config.steps:
             metrics = run.advance(loss_function, view)
             done = run.step == config.steps
-            if run.step % config.log_every == 0 or done or stop.requested:
+            if run.step % config.log_every == 0 or done:
                 progress.log(run.step, {name: float(value) for name, value in metrics.items()})
                 _require_finite(metrics, run.step, out)
             progress.advance()
@@ -93,6 +99,20 @@ def train(
     write_json(out / "training.json", run.summary())
     model.load_state_dict(run.averaged_state())
     return model
+
+
+def _check_same_run(experiment: Experiment, out: Path) -> None:
+    """Refuse to resume with another model or seed: the saved state would not fit, or would win."""
+    begun: Experiment = load_config(out)["experiment"]
+    now, then = to_json(experiment.model), to_json(begun.model)
+    now["seed"], then["seed"] = experiment.train.seed, begun.train.seed
+    for name in now:
+        if now[name] != then.get(name):
+            flag = f"--train.{name}" if name == "seed" else f"--model.{name}"
+            raise ValueError(
+                f"{flag} is {now[name]}; the run in {out} was begun with {then.get(name)}. "
+                "Resume with that, or train anew into another --out"
+            )
 
 
 def time_steps(experiment: Experiment, dataset: EpisodeDataset, *, n_steps: int) -> float:
@@ -173,23 +193,38 @@ class _Run:
         for i, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{k}": torch.as_tensor(v) for k, v in state.items()}
         tensors["noise"] = self.noise.get_state()
+        tensors["global_noise"] = torch.get_rng_state()  # drawn from by dropout
         facts = {
             "step": self.step,
             "seconds": self.seconds,
             "precision": self.precision,
             "order": self.order.bit_generator.state,
+            "tensors": len(tensors),
         }
         save_tensors(out / TRAIN_STATE, tensors, {"run": json.dumps(facts)})
         save_model(out, self.averaged_state())
 
     def restore(self, file: Path) -> None:
-        """Continue from a saved state."""
+        """Continue from a saved state; ValueError if it is not this model's."""
         tensors, metadata = load_tensors(file)
-        facts = json.loads(metadata["run"])
+        try:
+            self._restore(tensors, json.loads(metadata["run"]))
+        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(
+                f"{file} does not continue this run ({reason}); give the settings it was begun "
+                "with, or train anew into another folder"
+            ) from error
+
+    def _restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        if facts["tensors"] != len(tensors):
+            raise ValueError(f"{len(tensors)} of {facts['tensors']} tensors found")
         self.step, self.seconds = facts["step"], facts["seconds"]
-        self.precision = facts["precision"]
+        if self.config.precision == "auto":  # what it meant where the run began
+            self.precision = facts["precision"]
         self.order.bit_generator.state = facts["order"]
         self.noise.set_state(tensors["noise"])
+        torch.set_rng_state(tensors["global_noise"])
         self.model.load_state_dict(_with_prefix(tensors, "model."))
         for i, average in enumerate(self.average):
             average.copy_(tensors[f"average.{i}"])
@@ -212,7 +247,8 @@ class _Run:
 
 
 def learning_rate_factor(config: TrainConfig, step: int) -> float:
-    """Linear warm-up, then cosine decay to zero (or constant), as a multiple of the learning rate."""
+    """Linear warm-up, then cosine decay to zero (or constant), as a multiple of the learning
+    rate."""
     warm = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
     if config.schedule == "constant":
         return warm
@@ -242,8 +278,9 @@ def _autocast(device: torch.device, precision: str) -> contextlib.AbstractContex
 
 def _diverged(step: int, out: Path) -> str:
     return (
-        f"training diverged at step {step}: the loss or a weight is not finite. The last good state is "
-        f"kept in {out}; lower train.learning_rate or check the data with `forethought data info`."
+        f"training diverged at step {step}: the loss or a weight is not finite. What was saved "
+        f"before is kept in {out}; lower train.learning_rate or check the data with `forethought "
+        "data info`."
     )
 
 
@@ -258,7 +295,8 @@ class _StopFlag:
 
 @contextlib.contextmanager
 def _stop_requests() -> Iterator[_StopFlag]:
-    """Turn the first Ctrl-C or SIGTERM into a flag, so that a step is never torn; a second one kills."""
+    """Turn the first Ctrl-C or SIGTERM into a flag, so that a step is never torn; a second one
+    kills."""
     flag = _StopFlag()
 
     def request(*_: Any) -> None:

@@ -6,12 +6,12 @@ Time alignment of an episode with T steps (the convention of Gymnasium and Minar
     actions        a_0   a_1   a_2  ...  a_{T-1}              T rows
     rewards        r_0   r_1   r_2  ...  r_{T-1}              r_t follows a_t and describes o_{t+1}
 
-A window of it with stride k keeps every k-th observation; its actions are left out ("none") or all k of
-them are stacked in one row ("block", k * action_dim wide). ``times`` says which environment step each row
-belongs to, so that plans with different strides mean the same thing to a controller.
+A window of it with stride k keeps every k-th observation; its actions are left out ("none") or all
+k of them are stacked in one row ("block", k * action_dim wide). ``times`` says which environment
+step each row belongs to, so that plans with different strides mean the same thing to a controller.
 
-Axis legend, used in trailing comments: B batch or environment, K candidate, H horizon (rows), O observation
-dimension, A action dimension, D = O + A features of a model.
+Axis legend, used in trailing comments: B batch or environment, K candidate, H horizon (rows), O
+observation dimension, A action dimension, D = O + A features of a model.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ class Trajectory(_TensorValue):
     actions: (*batch, horizon, action_dim), zero wide when the trajectory has none
     times: (horizon,) int64, environment steps, increasing
     rewards, returns_to_go: (*batch, horizon)
-    observation_mask, action_mask: (*batch, horizon) bool, False = padding. They differ at an episode's last
-        observation, which has no action.
+    observation_mask, action_mask: (*batch, horizon) bool, False = padding. They differ at an
+        episode's last observation, which has no action.
     goal: (*batch, observation_dim);  context: (*batch, ...)
     """
 
@@ -107,7 +107,8 @@ class Trajectory(_TensorValue):
                 )
         if self.times.shape != lead[-1:]:
             raise ValueError(
-                f"Trajectory.times has shape {tuple(self.times.shape)}; expected ({lead[-1]},), one "
+                f"Trajectory.times has shape {tuple(self.times.shape)}; expected ({lead[-1]},), "
+                "one "
                 "environment step per row, shared by the batch."
             )
 
@@ -133,7 +134,8 @@ class Transitions(_TensorValue):
 class Pin:
     """One known entry of a plan: the thesis's Dirac h(tau) (Section 5.3, inpainting).
 
-    time: environment step (one for all, or (batch,) int64 steps), or "last" for the last row of the plan
+    time: environment step (one for all, or (batch,) int64 steps), or "last" for the last row of the
+        plan
     value: (batch, dim) in environment units, dim = the field's width or len(dims)
     field: which field is pinned
     dims: which dimensions of the field; None = all
@@ -151,7 +153,8 @@ Projection = Callable[[Trajectory], Trajectory]
 """Maps a trajectory in environment units to the nearest one that meets a hard constraint."""
 
 Guide = Callable[[Trajectory, Tensor], Tensor]
-"""(trajectory in environment units, noise level (batch,)) -> (batch,), higher is better, differentiable."""
+"""(trajectory in environment units, noise level (batch,)) -> (batch,), higher is better,
+differentiable."""
 
 
 @dataclass(frozen=True, kw_only=True)

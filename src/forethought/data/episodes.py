@@ -1,9 +1,9 @@
 """Episodes in memory and on disk.
 
-An ``EpisodeDataset`` stores ragged episodes flat: every array has one row per observation, so an episode of
-T steps takes T + 1 rows and its last action and reward row is zero padding. ``starts`` holds each episode's
-first row and, at the end, the number of rows. On disk it is a folder of plain ``.npy`` files, opened as
-memory maps, beside ``dataset.json``::
+An ``EpisodeDataset`` stores ragged episodes flat: every array has one row per observation, so an
+episode of T steps takes T + 1 rows and its last action and reward row is zero padding. ``starts``
+holds each episode's first row and, at the end, the number of rows. On disk it is a folder of plain
+``.npy`` files, opened as memory maps, beside ``dataset.json``::
 
     row            0    1   ...  T-1   T  |  T+1  ...
     observations   o_0  o_1      ...  o_T |  o_0  ...     starts = [0, T + 1, ...]
@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +34,8 @@ _ARRAYS = ("observations", "actions", "rewards", "starts", "terminated")
 class Episode:
     """One episode: observations (T + 1, O), actions (T, A), rewards (T,).
 
-    successes: (T,) bool, at the goal after each step;  goal: (O,);  seed: that made it, if rolled out
+    successes: (T,) bool, at the goal after each step;  goal: (O,)
+    seed: that made it, if it was rolled out
     """
 
     observations: np.ndarray
@@ -49,8 +50,8 @@ class Episode:
         steps = len(self.actions)
         if len(self.observations) != steps + 1 or len(self.rewards) != steps:
             raise ValueError(
-                f"an episode with {steps} actions needs {steps + 1} observations and {steps} rewards; "
-                f"got {len(self.observations)} and {len(self.rewards)}"
+                f"an episode with {steps} actions needs {steps + 1} observations and {steps} "
+                f"rewards; got {len(self.observations)} and {len(self.rewards)}"
             )
 
     def __len__(self) -> int:
@@ -62,7 +63,8 @@ class EpisodeDataset:
 
     observations: (rows, O) float32;  actions: (rows, A);  rewards: (rows,) float32
     starts: (episodes + 1,) int64;  terminated: (episodes,) bool
-    goal_changes: rows at which the data's controller took a new goal, if known
+    goal_changes: rows at which the data's controller took a new goal, if known (lost in ``filter``,
+        ``split`` and ``cut``, which renumber the rows)
     metadata: JSON-able facts, such as the environment's id, the builder and its seed
     """
 
@@ -107,10 +109,16 @@ class EpisodeDataset:
             raise ValueError("every episode needs at least one step and one `terminated` flag")
 
     @classmethod
-    def from_episodes(cls, episodes: Sequence[Episode], **metadata: Any) -> EpisodeDataset:
+    def from_episodes(cls, episodes: Sequence[Episode], /, **metadata: Any) -> EpisodeDataset:
         """Concatenate episodes; keyword arguments become metadata."""
         if not episodes:
             raise ValueError("the data set is empty: no episode was given")
+        shapes = {(e.observations.shape[1:], e.actions.shape[1:]) for e in episodes}
+        if len(shapes) > 1 or any(len(o) != 1 or len(a) != 1 for o, a in shapes):
+            raise ValueError(
+                "all episodes need observations (T + 1, O) and actions (T, A), with one O and one "
+                f"A; got rows of shapes {sorted(shapes)}"
+            )
         lengths = np.array([len(episode) + 1 for episode in episodes])
         return cls(
             np.concatenate([e.observations for e in episodes]).astype(np.float32),
@@ -125,6 +133,7 @@ class EpisodeDataset:
         return len(self.terminated)
 
     def __getitem__(self, index: int) -> Episode:
+        index = range(len(self))[index]  # negative ones count from the end
         first, end = self.starts[index], self.starts[index + 1]
         return Episode(
             self.observations[first:end],
@@ -174,13 +183,19 @@ class EpisodeDataset:
         return self.from_episodes(first, **meta), self.from_episodes(second, **meta)
 
     def cut(self, rows: np.ndarray) -> EpisodeDataset:
-        """Split episodes so that each row in ``rows`` begins a new one; the step into it is dropped.
+        """Split episodes so that each of ``rows`` begins a new one; the step into it is dropped.
 
-        Serves the released code's Maze2D segmentation (cut where the agent leaves the target's disc).
+        Serves the released code's Maze2D segmentation (cut where the agent leaves the target disc).
         """
+        if len(rows) and (np.min(rows) < 0 or np.max(rows) > self.starts[-1]):
+            raise ValueError(f"cut rows must lie in [0, {self.starts[-1]}], got {np.unique(rows)}")
         starts = np.union1d(self.starts, rows).astype(np.int64)
         last_rows = starts[1:] - 1
         kept = np.diff(starts) >= 2
+        if not kept.any():
+            raise ValueError(
+                f"the data set is empty after {len(rows)} cuts: no piece has a step left"
+            )
         lengths = np.diff(starts)[kept]
         index = np.concatenate(
             [np.arange(a, b + 1) for a, b in zip(starts[:-1][kept], last_rows[kept], strict=True)]
@@ -201,19 +216,26 @@ class EpisodeDataset:
         """(rows,) float32: discounted sum of rewards from each row to its episode's end."""
         if not 0 <= discount <= 1:
             raise ValueError(f"discount is {discount}; it must lie in [0, 1]")
-        returns = np.zeros(len(self.rewards), dtype=np.float64)
-        for first, end in zip(self.starts[:-1], self.starts[1:], strict=True):
+        returns = self.rewards.tolist()  # Python floats: double precision, and fast in a loop
+        starts = self.starts.tolist()
+        for first, end in zip(starts[:-1], starts[1:], strict=True):
             total = 0.0
             for row in range(end - 1, first - 1, -1):
-                total = self.rewards[row] + discount * total
-                returns[row] = total
-        return returns.astype(np.float32)
+                returns[row] = total = returns[row] + discount * total
+        return np.array(returns, dtype=np.float32)
 
     def save(self, path: Path | str) -> None:
         """Write the folder; an existing one is replaced only once the new one is complete."""
-        path = Path(path)
+        path = Path(path).absolute()
+        is_ours = (path / "dataset.json").is_file() or (path.is_dir() and not any(path.iterdir()))
+        if path.exists() and not is_ours:
+            raise ValueError(
+                f"{path} exists and is not a data set; give another folder or remove it"
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        replaced = path.with_name(f"{scratch.name}.old")
+        scratch.mkdir()
         try:
             for name in (*_ARRAYS, "goal_changes"):
                 array = getattr(self, name)
@@ -223,15 +245,23 @@ class EpisodeDataset:
             header |= {"episodes": len(self), "steps": self.n_steps, "metadata": self.metadata}
             (scratch / "dataset.json").write_text(json.dumps(header, indent=2) + "\n")
             if path.exists():
-                shutil.rmtree(path)
+                path.rename(replaced)
             scratch.rename(path)
-        except BaseException:
+        except BaseException as error:
+            if replaced.exists():
+                replaced.rename(path)
             shutil.rmtree(scratch, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise OSError(
+                    f"could not write {path}: {error.strerror or error}. Nothing was changed; free "
+                    "some disk space or choose another folder."
+                ) from error
             raise
+        shutil.rmtree(replaced, ignore_errors=True)
 
     @classmethod
     def open(cls, path: Path | str) -> EpisodeDataset:
-        """Open a folder written by ``save`` as memory maps; refuse one that is damaged or too new."""
+        """Open a folder written by ``save`` as memory maps; refuse a damaged or too new one."""
         path = Path(path)
         header_file = path / "dataset.json"
         if not header_file.is_file():
@@ -249,7 +279,8 @@ class EpisodeDataset:
             raise ValueError(f"data set {path}: {error}") from error
         if dataset.n_steps != header["steps"]:
             raise ValueError(
-                f"data set {path} is truncated: {dataset.n_steps} steps found, {header['steps']} recorded"
+                f"data set {path} is truncated: {dataset.n_steps} steps found, {header['steps']} "
+                "recorded; build it again"
             )
         for name in ("observations", "actions", "rewards"):
             require_finite(getattr(dataset, name), f"data set {path}: {name}")
@@ -263,20 +294,20 @@ def require_finite(values: np.ndarray, what: str) -> None:
         if not finite.all():
             row = first + int(np.argwhere(~finite)[0][0])
             raise ValueError(
-                f"{what} holds NaN or infinite values (first in row {row}); clean the log and import it again"
+                f"{what} holds NaN or infinite values (first in row {row}); clean the log and "
+                "import it again"
             )
 
 
 def _read_header(file: Path) -> dict[str, Any]:
     try:
         header = json.loads(file.read_text())
-        version = header["format_version"]
-        header["steps"], header["metadata"]
+        version, _, _ = (header[key] for key in ("format_version", "steps", "metadata"))
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{file} is damaged ({error!r}); build or import the data set again"
         ) from error
-    if version > FORMAT_VERSION:
+    if not isinstance(version, int) or version > FORMAT_VERSION:
         raise ValueError(
             f"{file} has format version {version}; this forethought reads up to {FORMAT_VERSION}. "
             "Upgrade with `pip install --upgrade forethought`."

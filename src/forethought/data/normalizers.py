@@ -1,7 +1,8 @@
 """Affine normalizers, held by a model as buffers so that a checkpoint alone can plan.
 
-z = (x - shift) / scale per feature. "limits" maps the data's minimum and maximum to -1 and 1, "gaussian"
-its mean and standard deviation to 0 and 1. A feature that never varies gets scale 1. Decoding never clips.
+z = (x - shift) / scale per feature. "limits" maps the data's minimum and maximum to -1 and 1,
+"gaussian" its mean and standard deviation to 0 and 1. A feature that never varies gets scale 1.
+Decoding never clips.
 """
 
 from __future__ import annotations

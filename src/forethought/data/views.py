@@ -1,8 +1,8 @@
 """Views: index arithmetic over the flat arrays of an ``EpisodeDataset``.
 
-A view has a length and turns an array of indices into one batch; there is no sampler, no worker process
-and no per-item Python. A window takes ``horizon`` rows, ``stride`` environment steps apart; rows past the
-episode's end repeat its last observation and are masked as padding.
+A view has a length and turns an array of indices into one batch; there is no sampler, no worker
+process and no per-item Python. A window takes ``horizon`` rows, ``stride`` environment steps apart;
+rows past the episode's end repeat its last observation and are masked as padding.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Windows:
 
     horizon: rows of a window;  stride: environment steps between rows
     actions: "block" stacks the ``stride`` actions that lead to the next row, "none" leaves them out
-    pad: "repeat" starts windows at every step and pads them at the episode's end; "none" takes only those
-        that fit
+    pad: "repeat" starts windows at every step and pads them at the episode's end; "none" takes only
+        those that fit
     discount: also return rewards and returns-to-go with this discount (stride 1 only)
     """
 
@@ -48,6 +48,10 @@ class Windows:
             raise ValueError(
                 f"a window needs horizon >= 2 and stride >= 1, got {horizon} and {stride}"
             )
+        if actions not in ("block", "none") or pad not in ("repeat", "none"):
+            raise ValueError(
+                f'actions is "block" or "none" and pad "repeat" or "none"; got {actions!r}, {pad!r}'
+            )
         if discount is not None and stride != 1:
             raise ValueError(f"rewards per row are defined for stride 1 only, got stride {stride}")
         self.dataset = dataset
@@ -60,8 +64,8 @@ class Windows:
         counts = np.maximum(lengths - 1 if pad == "repeat" else lengths - span, 0)
         if counts.sum() == 0:
             raise ValueError(
-                f"no window of {span + 1} steps fits into any episode (longest: {lengths.max() - 1} steps); "
-                "use a shorter horizon or stride, or pad='repeat'"
+                f"no window of {span} steps fits into any episode (longest: {lengths.max() - 1} "
+                "steps); use a shorter horizon or stride, or pad='repeat'"
             )
         self._first = np.concatenate([[0], np.cumsum(counts)])
         self._offsets = np.arange(horizon) * stride

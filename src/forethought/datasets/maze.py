@@ -1,7 +1,8 @@
 """Maze2D data: one long undirected record of a waypoint controller, as in D4RL.
 
-The ball is never reset; whenever it arrives, the controller takes a new random cell as its goal. Rewards
-are for the maze's evaluation target, so the same record serves single-task learners and planners.
+The ball is never reset; whenever it arrives, the controller takes a new random cell as its goal.
+Rewards are for the maze's evaluation target, so the same record serves single-task learners and
+planners.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Layer 4: guides, functions (trajectory in environment units, noise level) -> (batch,), higher is better.
+"""Layer 4: guides, functions (trajectory in environment units, noise level) -> (batch,), higher is
+better.
 
-A guide is any such function; write yours in metres and seconds. ``weighted_sum`` adds several up (thesis
-Section 5.3: the logarithms of perturbations h add).
+A guide is any such function; write yours in metres and seconds. ``weighted_sum`` adds several up
+(thesis Section 5.3: the logarithms of perturbations h add).
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from forethought.types import Guide, Trajectory
 
 
 def weighted_sum(*terms: tuple[float, Guide]) -> Guide:
-    """One guide from (weight, guide) pairs: ``weighted_sum((1.0, reach(goal)), (0.5, avoid(disc)))``."""
+    """One guide from (weight, guide) pairs: ``weighted_sum((1.0, reach(goal)), (0.5,
+    avoid(disc)))``."""
     if not terms:
         raise ValueError("weighted_sum needs at least one (weight, guide) pair")
 

@@ -1,7 +1,8 @@
 """The training contract that every model meets, and the capabilities a planner may ask for.
 
-There is no common ``sample``: gamma-models, transformers and diffusers differ there. A planner names a
-capability (a small abstract mix-in) and ``require`` checks it once, when the planner is built.
+There is no common ``sample``: gamma-models, transformers and diffusers differ there. A planner
+names a capability (a small abstract mix-in) and ``require`` checks it once, when the planner is
+built.
 """
 
 from __future__ import annotations
@@ -18,15 +19,16 @@ from forethought.data.episodes import EpisodeDataset
 from forethought.types import Guide, Pin, Projection, Spaces, Trajectory, Transitions
 
 Generator = torch.Generator | Sequence[torch.Generator] | None
-"""One generator, or one per environment so that a plan does not depend on its neighbors in the batch."""
+"""One generator, or one per environment so that a plan does not depend on its neighbors in the
+batch."""
 
 
 class Model(nn.Module, ABC):
     """A trainable model: statistics from data, a scalar loss, a hook after each optimizer step.
 
-    Losses of several parts are summed into one scalar with gradients stopped where they must not flow, so
-    one optimizer trains generator and discriminator, actor and critic. Limits: no global gradient clipping
-    over adversaries; other step sizes go through ``parameter_groups``.
+    Losses of several parts are summed into one scalar with gradients stopped where they must not
+    flow, so one optimizer trains generator and discriminator, actor and critic. Limits: no global
+    gradient clipping over adversaries; other step sizes go through ``parameter_groups``.
     """
 
     def __init__(self, spaces: Spaces) -> None:
@@ -67,11 +69,13 @@ class Model(nn.Module, ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class GuidanceConfig:
-    """How the gradient of a guide enters sampling (Algorithm 5 line 8 and its published variants)."""
+    """How the gradient of a guide enters sampling (Algorithm 5 line 8 and its published
+    variants)."""
 
     at: Literal["mean", "noisy", "clean"] = "mean"
-    """where the gradient is taken: the reverse mean (thesis), the noisy sample before the step (released
-    code), or the clean estimate, which is then moved itself (as in manifold-preserving guidance)"""
+    """where the gradient is taken: the reverse mean (thesis), the noisy sample before the step
+    (released code), or the clean estimate, which is then moved itself (as in manifold-preserving
+    guidance)"""
     scale: float = 0.1
     """alpha of Algorithm 5"""
     scale_by_variance: bool = True
@@ -95,12 +99,16 @@ class SamplerConfig:
     guidance: GuidanceConfig = GuidanceConfig()
 
 
+DEFAULT_SAMPLER = SamplerConfig()
+
+
 class TrajectorySampler(ABC):
     """Capability: draw whole trajectories that meet pins, bent by a guide."""
 
     @abstractmethod
     def plan_times(self, last_time: int) -> Tensor:
-        """(horizon,) int64: the rows of the shortest plan that covers environment step ``last_time``."""
+        """(horizon,) int64: the rows of the shortest plan that covers environment step
+        ``last_time``."""
 
     @abstractmethod
     def sample(
@@ -111,7 +119,7 @@ class TrajectorySampler(ABC):
         n_candidates: int = 1,
         guide: Guide | None = None,
         projection: Projection | None = None,
-        sampler: SamplerConfig = SamplerConfig(),
+        sampler: SamplerConfig = DEFAULT_SAMPLER,
         generator: Generator = None,
         on_step: Callable[[int, Trajectory], None] | None = None,
     ) -> Trajectory:

@@ -1,9 +1,9 @@
 """Diffuser: a diffusion model over whole trajectories, and planning as sampling from it.
 
 A trajectory is an array tau (thesis Eq. 5.2) with a row per time step. Training corrupts it to
-tau^i = sqrt(alpha_bar_i) tau^0 + sqrt(1 - alpha_bar_i) eps and regresses tau^0 or eps. Sampling runs the
-chain backwards; known entries (start, goal, waypoints) are overwritten after every step (inpainting) and
-the gradient of a guide moves each step toward higher reward (Algorithm 5):
+tau^i = sqrt(alpha_bar_i) tau^0 + sqrt(1 - alpha_bar_i) eps and regresses tau^0 or eps. Sampling
+runs the chain backwards; known entries (start, goal, waypoints) are overwritten after every step
+(inpainting) and the gradient of a guide moves each step toward higher reward (Algorithm 5):
 
     tau^{i-1} ~ N(mu_theta(tau^i) + scale * Sigma^i * grad J(mu), Sigma^i).
 
@@ -24,6 +24,7 @@ from forethought.data.episodes import EpisodeDataset
 from forethought.data.normalizers import Normalizer, NormalizerKind
 from forethought.data.views import Windows
 from forethought.models.base import (
+    DEFAULT_SAMPLER,
     ArrivalEstimator,
     Generator,
     Model,
@@ -50,7 +51,8 @@ class DiffuserConfig(ModelConfig):
     actions: Literal["block", "none"] = "block"
     """model the actions between rows, or observations only"""
     cut: Literal["none", "target_exits"] = "none"
-    """target_exits: cut episodes where the reward falls back to zero, as the released Maze2D code does"""
+    """target_exits: cut episodes where the reward falls back to zero, as the released Maze2D code
+    does"""
     pad: Literal["repeat", "none"] = "none"
     normalizer: NormalizerKind = "limits"
     denoising_steps: int = 256
@@ -62,8 +64,8 @@ class DiffuserConfig(ModelConfig):
     condition_in_training: Literal["none", "start", "start_and_end", "start_and_goal_time"] = (
         "start_and_end"
     )
-    """which rows are given clean in training; start_and_goal_time: the goal at a random row and held
-    after, which is what makes plans of any length arrive"""
+    """which rows are given clean in training; start_and_goal_time: the goal at a random row and
+    held after, which is what makes plans of any length arrive"""
     mark_pins: bool = False
     """tell the network which entries are given, as extra input channels"""
     mixed_horizons: tuple[int, ...] = ()
@@ -137,7 +139,8 @@ class Diffuser(Model, TrajectorySampler, ArrivalEstimator):
         taken[torch.from_numpy(dataset.starts[1:] - 1)] = False  # padding rows hold no action
         self.action_normalizer.fit(dataset.actions[taken.numpy()])
 
-    # ---------------------------------------------------------------- environment units <-> model units
+    # ---------------------------------------------------------------- environment units <-> model
+    # units
 
     def encode(self, trajectory: Trajectory) -> Tensor:
         """z (..., horizon, D), laid out [observation, actions]."""
@@ -157,12 +160,14 @@ class Diffuser(Model, TrajectorySampler, ArrivalEstimator):
         observations = self.observation_normalizer.denormalize(z_observations)
         return Trajectory(observations=observations, actions=actions, times=times)
 
-    # ------------------------------------------------------------------------------------------ training
+    # ------------------------------------------------------------------------------------------
+    # training
 
     def loss(
         self, batch: Trajectory, generator: torch.Generator | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Simplified diffusion objective (Section 5.3) on windows, plus the arrival classifier's."""
+        """Simplified diffusion objective (Section 5.3) on windows, plus the arrival
+        classifier's."""
         z_clean, weight = self.encode(batch), self._weights(batch)
         z_parts, weight_parts = self._mix_horizons(z_clean, weight, generator)
         denoising = self._denoising_loss(z_parts, weight_parts, generator)
@@ -239,10 +244,12 @@ class Diffuser(Model, TrajectorySampler, ArrivalEstimator):
             weight = weight.masked_fill(arrived[..., None], 0)
         return z_clean, weight, given
 
-    # ------------------------------------------------------------------------------------------ sampling
+    # ------------------------------------------------------------------------------------------
+    # sampling
 
     def predict(self, z_noisy: Tensor, level: Tensor, given: Tensor) -> Tensor:
-        """Network output for noisy arrays (B, H, D) at integer levels (B,), given entries marked."""
+        """Network output for noisy arrays (B, H, D) at integer levels (B,), given entries
+        marked."""
         if self.config.mark_pins:
             z_noisy = torch.cat([z_noisy, given.to(z_noisy.dtype)], dim=-1)
         return self.network(z_noisy, level)
@@ -271,14 +278,15 @@ class Diffuser(Model, TrajectorySampler, ArrivalEstimator):
         n_candidates: int = 1,
         guide: Guide | None = None,
         projection: Projection | None = None,
-        sampler: SamplerConfig = SamplerConfig(),
+        sampler: SamplerConfig = DEFAULT_SAMPLER,
         generator: Generator = None,
         on_step: Callable[[int, Trajectory], None] | None = None,
     ) -> Trajectory:
         """Algorithm 5, lines 3 to 11: trajectories (batch, n_candidates, horizon, dim).
 
         pins: at least the start;  times: as from ``plan_times``
-        guide, projection: see ``forethought.types``;  on_step(level, estimate): after every network call
+        guide, projection: see ``forethought.types``;  on_step(level, estimate): after every network
+            call
         Raises ValueError for a horizon the network cannot take or a pin outside the plan.
         """
         self.network.check_horizon(len(times))
@@ -295,17 +303,20 @@ class Diffuser(Model, TrajectorySampler, ArrivalEstimator):
         )
         return self.decode(z.unflatten(0, (known.batch, n_candidates)), times.to(z.device))
 
-    # ----------------------------------------------------------------------------------------- arrival
+    # -----------------------------------------------------------------------------------------
+    # arrival
 
     @torch.no_grad()
     def arrival_time(self, observation: Tensor, goal: Tensor, *, threshold: float) -> Tensor:
         """(batch,) int64: the earliest environment step at which arriving at ``goal`` is likely.
 
-        threshold: log density ratio that counts as likely. Where no time passes it, the likeliest one.
+        threshold: log density ratio that counts as likely. Where no time passes it, the likeliest
+            one.
         """
         if self.reachability is None:
             raise ValueError(
-                "this Diffuser was trained without an arrival-time classifier (model.reach_pairs 0); "
+                "this Diffuser was trained without an arrival-time classifier (model.reach_pairs "
+                "0); "
                 "plan with a fixed length (planner.length) instead"
             )
         normalize = self.observation_normalizer.normalize
@@ -316,7 +327,8 @@ class Diffuser(Model, TrajectorySampler, ArrivalEstimator):
 
 
 class _NoiseSource:
-    """Draws noise for (batch * candidates) rows, each environment from its own generator if given."""
+    """Draws noise for (batch * candidates) rows, each environment from its own generator if
+    given."""
 
     def __init__(self, generator: Generator, batch: int, n_candidates: int) -> None:
         self._generators = generator if isinstance(generator, Sequence) else None

@@ -1,11 +1,12 @@
 """How many steps the behavior in the data needs from one observation to another.
 
-A classifier with one output per number of rows k is trained to tell pairs (o_t, o_{t+k}) from pairs of
-unrelated observations. Its best logit is the log density ratio
+A classifier with one output per number of rows k is trained to tell pairs (o_t, o_{t+k}) from pairs
+of unrelated observations. Its best logit is the log density ratio
 
     logit_k(o, g) = log p(o_{t+k} = g | o_t = o) / p(g),
 
-so "the smallest k whose logit exceeds a threshold" is the earliest time at which arriving at g is likely.
+so "the smallest k whose logit exceeds a threshold" is the earliest time at which arriving at g is
+likely.
 References: noise-contrastive estimation (Gutmann & Hyvarinen 2010); C-learning (arXiv 2011.08909).
 """
 
@@ -35,7 +36,8 @@ class Reachability(nn.Module):
     def loss(
         self, z_windows: Tensor, mask: Tensor, n_pairs: int, generator: torch.Generator | None
     ) -> Tensor:
-        """Contrastive loss over pairs drawn from windows (B, H, O) with rows ``mask`` (B, H) valid."""
+        """Contrastive loss over pairs drawn from windows (B, H, O) with rows ``mask`` (B, H)
+        valid."""
         batch, horizon, _ = z_windows.shape
         device = z_windows.device
 

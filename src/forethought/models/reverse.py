@@ -1,8 +1,9 @@
 """The reverse chain of a trajectory diffusion model: denoise, guide, project, pin.
 
-One step from level i to a lower level j uses the Gaussian posterior q(tau^j | tau^i, tau^0) with the
-model's estimate of tau^0 in place of tau^0 (DDPM), or its deterministic counterpart (DDIM). Consecutive
-levels give exactly the chain the model was trained for; skipping levels makes it shorter.
+One step from level i to a lower level j uses the Gaussian posterior q(tau^j | tau^i, tau^0) with
+the model's estimate of tau^0 in place of tau^0 (DDPM), or its deterministic counterpart (DDIM).
+Consecutive levels give exactly the chain the model was trained for; skipping levels makes it
+shorter.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Known:
-    """Entries that are given: ``mask`` and ``z_values``, both (batch, horizon, D), in model units."""
+    """Entries that are given: ``mask`` and ``z_values``, both (batch, horizon, D), in model
+    units."""
 
     mask: Tensor
     z_values: Tensor
@@ -76,7 +78,8 @@ class Known:
 
 
 def _rows_of(pin: Pin, times: Tensor, batch: int) -> Tensor:
-    """(batch, horizon) bool: the first row at or after the pin's time, and later ones if it holds."""
+    """(batch, horizon) bool: the first row at or after the pin's time, and later ones if it
+    holds."""
     horizon = len(times)
     if isinstance(pin.time, str):
         row = torch.full((batch,), horizon - 1)
@@ -85,7 +88,8 @@ def _rows_of(pin: Pin, times: Tensor, batch: int) -> Tensor:
         row = torch.searchsorted(times, time)
         if int(row.max()) >= horizon or int(time.min()) < 0:
             raise ValueError(
-                f"a pin at step {int(time.max() if int(time.min()) >= 0 else time.min())} lies outside "
+                f"a pin at step {int(time.max() if int(time.min()) >= 0 else time.min())} lies "
+                "outside "
                 f"the plan, which covers steps 0 to {int(times[-1])}"
             )
     rows = torch.arange(horizon)
@@ -103,14 +107,16 @@ def reverse_chain(
     noise: Callable[[Tensor], Tensor],
     on_step: Callable[[int, Trajectory], None] | None,
 ) -> Tensor:
-    """z (batch, horizon, D) sampled from the model given ``known`` (thesis Algorithm 5, lines 3 to 11)."""
+    """z (batch, horizon, D) sampled from the model given ``known`` (thesis Algorithm 5, lines 3 to
+    11)."""
     levels = spaced_levels(len(model.alpha_bar), sampler.steps)
     guidance = sampler.guidance
     z = known.apply(sampler.temperature * noise(known.z_values))  # line 3
     for level, lower in zip(levels, [*levels[1:], -1], strict=True):  # line 4
         gradient = None
         if guide is not None and level >= guidance.stop_level:
-            gradient = _Gradient(model, guide, times, (level + 1) / len(model.alpha_bar))
+            shown = {"noisy": level, "mean": lower, "clean": -1}[guidance.at]
+            gradient = _Gradient(model, guide, times, (shown + 1) / len(model.alpha_bar))
         step = _Step(model.alpha_bar, level, lower)
         if gradient and guidance.at == "noisy":
             z = _ascend(z, gradient, guidance, step.variance, known)

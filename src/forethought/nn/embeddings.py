@@ -11,7 +11,8 @@ from torch import Tensor, nn
 class SinusoidalEmbedding(nn.Module):
     """(batch,) -> (batch, dim): sines and cosines at geometrically spaced frequencies.
 
-    dim: even width;  max_period: longest period (Vaswani et al. 2017, arXiv 1706.03762, section 3.5)
+    dim: even width;  max_period: longest period (Vaswani et al. 2017, arXiv 1706.03762, section
+        3.5)
     """
 
     frequencies: Tensor

@@ -1,9 +1,9 @@
 """Temporal U-Net: the network of Diffuser (thesis Figure C.1 and Section C.3 item 1).
 
-Residual blocks of temporal convolutions, halved in time and widened level by level, then back up with
-skip connections. Fully convolutional, so any horizon divisible by 2^(levels - 1) fits. With the defaults
-it is the released network (x: two residual blocks a level, kernel 5, Mish); ``blocks_per_level`` and
-``activation`` make the smaller one of our recipes.
+Residual blocks of temporal convolutions, halved in time and widened level by level, then back up
+with skip connections. Fully convolutional, so any horizon divisible by 2^(levels - 1) fits. With
+the defaults it is the released network (x: two residual blocks a level, kernel 5, Mish);
+``blocks_per_level`` and ``activation`` make the smaller one of our recipes.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Planning as inpainting: sample trajectories between the observation and the goal.
 
-The start is pinned at step 0 and the goal at the arrival time and after it (thesis Section 5.3, "Goal-
-conditioned reinforcement learning as inpainting"). The arrival time is fixed (``length``, the thesis), or
-the earliest one that the model's arrival-time classifier calls likely.
+The start is pinned at step 0 and the goal at the arrival time and after it (thesis Section 5.3,
+"Goal- conditioned reinforcement learning as inpainting"). The arrival time is fixed (``length``,
+the thesis), or the earliest one that the model's arrival-time classifier calls likely.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ class DiffusionPlannerConfig(PlannerConfig):
     slack: int = 0
     """environment steps added to the earliest likely arrival"""
     candidates: int = 1
-    """plans drawn; with a guide the best by its value is kept, else the shortest path in model units"""
+    """plans drawn; with a guide the best by its value is kept, else the smoothest path (least sum
+    of squared steps, in environment units)"""
     sampler: SamplerConfig = SamplerConfig()
 
     def build(self, model: Model) -> DiffusionPlanner:
@@ -92,6 +93,14 @@ class DiffusionPlanner(Planner):
         arrival = self._arrival(observation, goal, remaining)
         if goal is not None:
             pins.append(Pin(arrival, goal, hold=True))
+        calls = 0
+
+        def count(level: int, estimate: Trajectory) -> None:
+            nonlocal calls
+            calls += 1
+            if self.on_step is not None:
+                self.on_step(level, estimate)
+
         candidates = self._sampler.sample(
             pins,
             times=self._sampler.plan_times(int(arrival.max())),
@@ -100,14 +109,14 @@ class DiffusionPlanner(Planner):
             projection=self.projection,
             sampler=self.config.sampler,
             generator=generator,
-            on_step=self.on_step,
+            on_step=count,
         )
         value = self._score(candidates)
         best = value.argmax(dim=1)
         rows = torch.arange(len(best), device=best.device)
         stats = {
             "arrival": arrival,
-            "network_calls": self.config.sampler.steps,
+            "network_calls": calls,
             "seconds": time.perf_counter() - began,
         }
         return Plan(
@@ -132,7 +141,7 @@ class DiffusionPlanner(Planner):
         return arrival.cpu() + self.config.slack
 
     def _score(self, candidates: Trajectory) -> Tensor:
-        """(batch, candidates): the guide's value, or minus the length of the path."""
+        """(batch, candidates): the guide's value, or minus the sum of squared steps."""
         observations = candidates.observations
         if self.guide is None:
             steps = observations.diff(dim=-2)

@@ -1,7 +1,7 @@
 """Diffuser in Maze2D: our best settings for a small CPU, the thesis's, and the released code's.
 
-``diffuser/maze-*``: strided windows of observations only, tau^0 prediction, random goal times, a small
-network, a handful of DDIM steps, arrival as early as the data's behavior allows, PD tracking.
+``diffuser/maze-*``: strided windows of observations only, tau^0 prediction, random goal times, a
+small network, a handful of DDIM steps, arrival as early as the data's behavior allows, PD tracking.
 ``-thesis``: the text of Sections 5.3 and C.3, completed by the released code where it is silent.
 ``-released``: the public maze2d branch. Where those two differ is listed in ``docs/thesis.md``.
 """
