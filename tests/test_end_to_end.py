@@ -1,20 +1,22 @@
 """From nothing to a score through the command line: data, training, planning in physics.
 
-In the U-Maze a score alone proves little. The controller holds the ball to the goal once a plan has
-ended, and the goal is a corner away at most: models trained for one step scored 11 to 112 and
-arrived in 25 to 75 % of 20 episodes (3 training seeds, 2 evaluation seeds). What they cannot do is
-imagine a path: 47 to 65 % of their planned points lay inside walls. So both are asked for.
+In the U-Maze a score alone proves little: once a plan has ended, the controller pushes the ball to
+the goal, along walls if need be. Over 3 training seeds, 2 evaluation seeds and 20 episodes each,
+models trained for one step scored 11 to 112 and succeeded in 25 to 75 %; with the settings below it
+was 105 to 138 and 90 to 100 %. What the untrained cannot do is imagine a path: 47 to 65 % of their
+planned points lay inside walls, against 1 to 9 %. So all three are asked for.
 """
 
 import json
 
 import numpy as np
+import pytest
 
 from forethought.cli import main
 
 SMALL = """
     --model.dim 16 --model.reach-pairs 256 --model.reach-width 128 --train.batch-size 32
-    --train.learning-rate 2e-3 --train.ema-decay 0.99 --train.warmup-steps 30 --train.steps 400
+    --train.learning-rate 2e-3 --train.ema-decay 0.99 --train.warmup-steps 30 --train.steps 600
 """.split()
 
 
@@ -31,6 +33,7 @@ def share_inside_walls(result: dict) -> float:
     return float(np.mean(inside))
 
 
+@pytest.mark.slow
 def test_small_diffuser_learns_the_u_maze(tmp_path):
     data, model, out = (str(tmp_path / name) for name in ("data", "model", "result.json"))
     main(["data", "build", "maze-umaze", "--steps", "60000", "--out", data])
@@ -38,6 +41,6 @@ def test_small_diffuser_learns_the_u_maze(tmp_path):
     main(["evaluate", model, "--episodes", "20", "--no-references", "--out", out])
     with open(out) as file:
         result = json.load(file)
-    assert result["score"]["mean"] > 80
+    assert result["score"]["mean"] > 85
     assert result["success_rate"] >= 0.8
-    assert share_inside_walls(result) < 0.2
+    assert share_inside_walls(result) < 0.15

@@ -1,11 +1,9 @@
-"""Checkpoints: a folder with ``config.json`` and ``model.safetensors``, and
-``train_state.safetensors``.
+"""Checkpoints: a folder of ``config.json``, ``model.safetensors``, ``train_state.safetensors``.
 
 The first two are enough to load a model and plan: no data set, no environment, no pickle. The third
-    holds
-what a resumed run needs, in one file, so it can never disagree with itself. Every file is written
-to a temporary name, flushed to disk and renamed, so that a kill at any instant leaves the old or
-the new one.
+holds what a resumed run needs, in one file, so it can never disagree with itself. Every file is
+written to a temporary name, flushed to disk and renamed, so that a kill at any instant leaves the
+old or the new one.
 """
 
 from __future__ import annotations

@@ -45,10 +45,6 @@ from forethought.training import train_experiment
 N_EXAMPLES = 12  # executed paths kept in a result file, for its figures
 
 
-# -------------------------------------------------------------------------------------------------
-# data
-
-
 def build_data(name: str, out: Path | None, seed: int, steps: int, console: Console) -> Path:
     """Build a registered data set and save it."""
     builder = datasets[name]
@@ -86,10 +82,6 @@ def open_data(experiment: Experiment, path: str | None, console: Console) -> Epi
     return EpisodeDataset.open(folder)
 
 
-# -------------------------------------------------------------------------------------- names to
-# objects
-
-
 def find_recipe(name: str) -> Experiment:
     """The experiment of a registered recipe, or of ``my_file.py:my_recipe``."""
     file, separator, function = name.rpartition(":")
@@ -111,10 +103,6 @@ def find_recipe(name: str) -> Experiment:
 def find_experiment(subject: str, *, is_recipe: bool) -> Experiment:
     """The settings of a recipe, or those stored in a checkpoint folder."""
     return find_recipe(subject) if is_recipe else load_config(subject)["experiment"]
-
-
-# --------------------------------------------------------------------------------------- train,
-# evaluate
 
 
 def train(
@@ -345,10 +333,6 @@ def _print_scores(data: dict[str, Any], console: Console) -> None:
         table.add_row(f"{row['name']} (published)", f"{row['score']:.1f}", "", "")
     console.print(table)
     console.print(f"one plan: median {data['protocol']['plan_ms']['median']} ms")
-
-
-# ------------------------------------------------------------------------------------- plan,
-# report, list
 
 
 def plan_once(

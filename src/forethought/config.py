@@ -1,10 +1,8 @@
 """Settings as frozen dataclasses, and their JSON form.
 
-Each model's and each planner's settings class sits beside the class it configures; this file holds
-what
-they share: the training and control settings, the ``Experiment`` that a recipe returns, and a JSON
-    round
-trip in which the settings' class is named by its registry entry (``"kind"``). Unknown keys are
+Each model's and each planner's settings class sits beside the class it configures. This file holds
+what they share: training and control settings, the ``Experiment`` that a recipe returns, and a JSON
+round trip in which a settings class is named by its registry entry ("kind"). Unknown keys are
 refused.
 """
 

@@ -2,9 +2,8 @@
 
 Controller and goal time are separate, named choices because they decide the result. Two known
 traps: executing a maze Diffuser's own actions open loop fails (use ``track_observations``), and
-    planning
-again with the goal for ever at the plan's last row never arrives (refused below; a fixed arrival
-time shrinks).
+planning again with the goal for ever at the plan's last row never arrives (refused below; a fixed
+arrival time shrinks).
 """
 
 from __future__ import annotations
@@ -133,8 +132,8 @@ class PlanningPolicy:
 
     replan_every: environment steps between plans; 0 = plan once an episode
     goal_time: "fixed" keeps the first plan's arrival time, so later plans get shorter; "receding"
-        lets the planner choose anew, refused for a planner that would only move the goal away for
-        ever
+        lets the planner choose anew (refused for one that would only move the goal away for ever)
+
     Every environment is planned for by itself, with noise of its own, so that its actions do not
     depend on how many run side by side.
     """

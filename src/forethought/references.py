@@ -1,8 +1,7 @@
 """What a score stands beside: published numbers, and controllers that know the maze.
 
 The reference controllers are no competitors: they are given the layout and a shortest path. They
-    show
-what the environment, the starts and the tracking controller allow.
+show what the environment, the starts and the tracking controller allow.
 """
 
 from __future__ import annotations

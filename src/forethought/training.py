@@ -84,11 +84,13 @@ def train(
     ):
         clock = time.perf_counter()
         while run.step < config.steps:
-            metrics = run.advance(loss_function, view)
+            run.advance(loss_function, view)
             done = run.step == config.steps
             if run.step % config.log_every == 0 or done:
-                progress.log(run.step, {name: float(value) for name, value in metrics.items()})
-                _require_finite(metrics, run.step, out)
+                metrics = run.take_metrics()
+                progress.log(run.step, metrics)
+                if not all(math.isfinite(value) for value in metrics.values()):
+                    raise FloatingPointError(_diverged(run.step, out))
             progress.advance()
             if run.step % config.save_every == 0 or done or stop.requested:
                 now = time.perf_counter()
@@ -145,11 +147,13 @@ class _Run:
         self.average = [p.detach().clone() for p in self.parameters]
         self.order = np.random.default_rng(config.seed)
         self.noise = torch.Generator(self.device).manual_seed(config.seed)
+        self.totals: dict[str, Tensor] = {}  # of metrics since they were last logged
+        self.summed = 0
         self.step = 0
         self.seconds = 0.0
 
-    def advance(self, loss_function: Any, view: View) -> dict[str, Tensor]:
-        """One optimizer step; returns detached metrics."""
+    def advance(self, loss_function: Any, view: View) -> None:
+        """One optimizer step; its metrics are added to the totals."""
         config = self.config
         batch = view[self.order.integers(len(view), size=config.batch_size)].to(self.device)
         factor = learning_rate_factor(config, self.step)
@@ -165,7 +169,15 @@ class _Run:
         self.model.after_step()
         self.step += 1
         self._update_average()
-        return {"loss": loss.detach(), **metrics}
+        self.summed += 1
+        for name, value in {"loss": loss.detach(), **metrics}.items():
+            self.totals[name] = self.totals.get(name, torch.zeros_like(value)) + value
+
+    def take_metrics(self) -> dict[str, float]:
+        """Mean of every metric since the last call."""
+        means = {name: float(total) / self.summed for name, total in self.totals.items()}
+        self.totals, self.summed = {}, 0
+        return means
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -192,10 +204,12 @@ class _Run:
         tensors |= {f"average.{i}": v for i, v in enumerate(self.average)}
         for i, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{i}.{k}": torch.as_tensor(v) for k, v in state.items()}
+        tensors |= {f"totals.{name}": total for name, total in self.totals.items()}
         tensors["noise"] = self.noise.get_state()
         tensors["global_noise"] = torch.get_rng_state()  # drawn from by dropout
         facts = {
             "step": self.step,
+            "summed": self.summed,
             "seconds": self.seconds,
             "precision": self.precision,
             "order": self.order.bit_generator.state,
@@ -220,6 +234,7 @@ class _Run:
         if facts["tensors"] != len(tensors):
             raise ValueError(f"{len(tensors)} of {facts['tensors']} tensors found")
         self.step, self.seconds = facts["step"], facts["seconds"]
+        self.summed, self.totals = facts["summed"], _with_prefix(tensors, "totals.")
         if self.config.precision == "auto":  # what it meant where the run began
             self.precision = facts["precision"]
         self.order.bit_generator.state = facts["order"]
@@ -282,11 +297,6 @@ def _diverged(step: int, out: Path) -> str:
         f"before is kept in {out}; lower train.learning_rate or check the data with `forethought "
         "data info`."
     )
-
-
-def _require_finite(metrics: dict[str, Tensor], step: int, out: Path) -> None:
-    if not all(bool(torch.isfinite(value)) for value in metrics.values()):
-        raise FloatingPointError(_diverged(step, out))
 
 
 class _StopFlag:

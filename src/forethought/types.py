@@ -108,8 +108,7 @@ class Trajectory(_TensorValue):
         if self.times.shape != lead[-1:]:
             raise ValueError(
                 f"Trajectory.times has shape {tuple(self.times.shape)}; expected ({lead[-1]},), "
-                "one "
-                "environment step per row, shared by the batch."
+                "one environment step per row, shared by the batch."
             )
 
     @property
@@ -134,8 +133,7 @@ class Transitions(_TensorValue):
 class Pin:
     """One known entry of a plan: the thesis's Dirac h(tau) (Section 5.3, inpainting).
 
-    time: environment step (one for all, or (batch,) int64 steps), or "last" for the last row of the
-        plan
+    time: environment step, one for all or (batch,) int64, or "last" for the last row of the plan
     value: (batch, dim) in environment units, dim = the field's width or len(dims)
     field: which field is pinned
     dims: which dimensions of the field; None = all

@@ -133,6 +133,11 @@ class ArrivalEstimator(ABC):
     def arrival_time(self, observation: Tensor, goal: Tensor, *, threshold: float) -> Tensor:
         """(batch,) int64 environment steps; see the model for what ``threshold`` means."""
 
+    @abstractmethod
+    def plausibility(self, plans: Trajectory, arrival: Tensor) -> Tensor | None:
+        """(batch, candidates): how well the rows up to ``arrival`` (batch,) follow one another as
+        in the data, higher is better; None if this model was trained without a judge."""
+
 
 Capability = TypeVar("Capability")
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from forethought.config import ModelConfig
@@ -34,6 +35,7 @@ from forethought.models.base import (
 from forethought.models.reachability import Reachability
 from forethought.models.reverse import Known, reverse_chain
 from forethought.models.schedules import cosine_alpha_bar
+from forethought.nn.embeddings import fourier_features
 from forethought.nn.unet1d import Activation, TemporalUnet
 from forethought.registry import models
 from forethought.types import Guide, Pin, Projection, Spaces, Trajectory
@@ -80,6 +82,8 @@ class DiffuserConfig(ModelConfig):
     reach_pairs: int = 0
     """pairs per batch for the arrival-time classifier; 0 = none, plans then have a fixed length"""
     reach_width: int = 192
+    octaves: int = 0
+    """Fourier features of the inputs, so that small networks can learn sharp borders; 0 = none"""
 
     def __post_init__(self) -> None:
         for horizon in self.mixed_horizons:
@@ -115,7 +119,7 @@ class Diffuser(Model, TrajectorySampler, ArrivalEstimator):
         self.observation_normalizer = Normalizer(spaces.observation_dim, config.normalizer)
         self.action_normalizer = Normalizer(spaces.action_dim, config.normalizer)
         self.network = TemporalUnet(
-            width * (2 if config.mark_pins else 1),
+            width * (1 + 2 * config.octaves + config.mark_pins),
             width,
             dim=config.dim,
             dim_mults=config.dim_mults,
@@ -128,7 +132,7 @@ class Diffuser(Model, TrajectorySampler, ArrivalEstimator):
         self.reachability = None
         if config.reach_pairs:
             self.reachability = Reachability(
-                spaces.observation_dim, config.horizon - 1, config.reach_width
+                spaces.observation_dim, config.horizon - 1, config.reach_width, config.octaves
             )
         alpha_bar = cosine_alpha_bar(config.denoising_steps)
         self.register_buffer("alpha_bar", alpha_bar.float(), persistent=False)
@@ -138,9 +142,6 @@ class Diffuser(Model, TrajectorySampler, ArrivalEstimator):
         taken = torch.ones(len(dataset.actions), dtype=torch.bool)
         taken[torch.from_numpy(dataset.starts[1:] - 1)] = False  # padding rows hold no action
         self.action_normalizer.fit(dataset.actions[taken.numpy()])
-
-    # ---------------------------------------------------------------- environment units <-> model
-    # units
 
     def encode(self, trajectory: Trajectory) -> Tensor:
         """z (..., horizon, D), laid out [observation, actions]."""
@@ -159,9 +160,6 @@ class Diffuser(Model, TrajectorySampler, ArrivalEstimator):
             actions = self.action_normalizer.denormalize(steps).flatten(-2)
         observations = self.observation_normalizer.denormalize(z_observations)
         return Trajectory(observations=observations, actions=actions, times=times)
-
-    # ------------------------------------------------------------------------------------------
-    # training
 
     def loss(
         self, batch: Trajectory, generator: torch.Generator | None = None
@@ -244,15 +242,13 @@ class Diffuser(Model, TrajectorySampler, ArrivalEstimator):
             weight = weight.masked_fill(arrived[..., None], 0)
         return z_clean, weight, given
 
-    # ------------------------------------------------------------------------------------------
-    # sampling
-
     def predict(self, z_noisy: Tensor, level: Tensor, given: Tensor) -> Tensor:
         """Network output for noisy arrays (B, H, D) at integer levels (B,), given entries
         marked."""
+        features = fourier_features(z_noisy, self.config.octaves)
         if self.config.mark_pins:
-            z_noisy = torch.cat([z_noisy, given.to(z_noisy.dtype)], dim=-1)
-        return self.network(z_noisy, level)
+            features = torch.cat([features, given.to(z_noisy.dtype)], dim=-1)
+        return self.network(features, level)
 
     def clean_estimate(self, z_noisy: Tensor, level: int, given: Tensor) -> Tensor:
         """Estimate of tau^0 from tau^i, clipped if the settings say so."""
@@ -285,8 +281,8 @@ class Diffuser(Model, TrajectorySampler, ArrivalEstimator):
         """Algorithm 5, lines 3 to 11: trajectories (batch, n_candidates, horizon, dim).
 
         pins: at least the start;  times: as from ``plan_times``
-        guide, projection: see ``forethought.types``;  on_step(level, estimate): after every network
-            call
+        guide, projection: see ``forethought.types``
+        on_step(level, estimate): called after every network call
         Raises ValueError for a horizon the network cannot take or a pin outside the plan.
         """
         self.network.check_horizon(len(times))
@@ -301,10 +297,8 @@ class Diffuser(Model, TrajectorySampler, ArrivalEstimator):
             noise=_NoiseSource(generator, known.batch, n_candidates),
             on_step=on_step,
         )
-        return self.decode(z.unflatten(0, (known.batch, n_candidates)), times.to(z.device))
-
-    # -----------------------------------------------------------------------------------------
-    # arrival
+        plans = self.decode(z.unflatten(0, (known.batch, n_candidates)), times.to(z.device))
+        return plans.to(pins[0].value.device)
 
     @torch.no_grad()
     def arrival_time(self, observation: Tensor, goal: Tensor, *, threshold: float) -> Tensor:
@@ -316,19 +310,32 @@ class Diffuser(Model, TrajectorySampler, ArrivalEstimator):
         if self.reachability is None:
             raise ValueError(
                 "this Diffuser was trained without an arrival-time classifier (model.reach_pairs "
-                "0); "
-                "plan with a fixed length (planner.length) instead"
+                "0); plan with a fixed length (planner.length) instead"
             )
-        normalize = self.observation_normalizer.normalize
-        logits = self.reachability(normalize(observation), normalize(goal))  # (B, H - 1)
+        device = self.alpha_bar.device
+        z, z_goal = (
+            self.observation_normalizer.normalize(x.to(device)) for x in (observation, goal)
+        )
+        logits = self.reachability(z, z_goal)  # (B, H - 1)
         likely = logits > threshold
         first = torch.where(likely.any(dim=1), likely.int().argmax(dim=1), logits.argmax(dim=1))
-        return (first + 1) * self.config.stride
+        return ((first + 1) * self.config.stride).to(observation.device)
+
+    @torch.no_grad()
+    def plausibility(self, plans: Trajectory, arrival: Tensor) -> Tensor | None:
+        """(batch, candidates): log-probability, by the arrival classifier, that every row up to
+        the arrival follows from the one before; a step through a wall costs much."""
+        if self.reachability is None:
+            return None
+        z = self.observation_normalizer.normalize(plans.observations.to(self.alpha_bar.device))
+        one_row = self.reachability(z[..., :-1, :], z[..., 1:, :])[..., 0]  # (B, K, H - 1)
+        before = plans.times[:-1].to(z.device) < arrival.to(z.device)[:, None, None]
+        score = (F.logsigmoid(one_row) * before).sum(dim=-1)
+        return score.to(plans.observations.device)
 
 
 class _NoiseSource:
-    """Draws noise for (batch * candidates) rows, each environment from its own generator if
-    given."""
+    """Draws noise for (batch * candidates) rows, one generator for all or one per environment."""
 
     def __init__(self, generator: Generator, batch: int, n_candidates: int) -> None:
         self._generators = generator if isinstance(generator, Sequence) else None
@@ -337,7 +344,12 @@ class _NoiseSource:
 
     def __call__(self, like: Tensor) -> Tensor:
         if self._generators is None:
-            return torch.randn(like.shape, generator=self._generator, device=like.device)
+            return self._draw(like.shape, self._generator, like)
         shape = (self._candidates, *like.shape[1:])
-        draws = [torch.randn(shape, generator=g, device=like.device) for g in self._generators]
-        return torch.cat(draws)
+        return torch.cat([self._draw(shape, each, like) for each in self._generators])
+
+    @staticmethod
+    def _draw(shape: Sequence[int], generator: torch.Generator | None, like: Tensor) -> Tensor:
+        # on the generator's device, so that a seed means the same noise wherever the model is
+        device = like.device if generator is None else generator.device
+        return torch.randn(*shape, generator=generator, device=device).to(like.device)

@@ -16,22 +16,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from forethought.nn.embeddings import fourier_features
 from forethought.nn.mlp import mlp
 
 
 class Reachability(nn.Module):
     """Logits (batch, max_rows) for pairs of normalized observations (batch, O).
 
-    max_rows: k runs from 1 to max_rows;  width: of the two hidden layers
+    max_rows: k runs from 1 to max_rows;  width: of the three hidden layers
+    octaves: of Fourier features of both observations
     """
 
-    def __init__(self, observation_dim: int, max_rows: int, width: int) -> None:
+    def __init__(self, observation_dim: int, max_rows: int, width: int, octaves: int) -> None:
         super().__init__()
-        self.max_rows = max_rows
-        self.net = mlp([3 * observation_dim, width, width, width, max_rows])
+        self.octaves = octaves
+        inputs = observation_dim * (2 * (1 + 2 * octaves) + 1)
+        self.net = mlp([inputs, width, width, width, max_rows])
 
     def forward(self, z_observation: Tensor, z_goal: Tensor) -> Tensor:
-        return self.net(torch.cat([z_observation, z_goal, z_goal - z_observation], dim=-1))
+        both = (fourier_features(z, self.octaves) for z in (z_observation, z_goal))
+        return self.net(torch.cat([*both, z_goal - z_observation], dim=-1))
 
     def loss(
         self, z_windows: Tensor, mask: Tensor, n_pairs: int, generator: torch.Generator | None
@@ -41,13 +45,11 @@ class Reachability(nn.Module):
         batch, horizon, _ = z_windows.shape
         device = z_windows.device
 
-        def draw(high: Tensor) -> Tensor:
-            uniform = torch.rand(high.shape, generator=generator, device=device)
-            return (uniform * high).long()
-
-        owner = draw(torch.full((n_pairs,), batch, device=device))
-        gap = 1 + draw(torch.full((n_pairs,), horizon - 1, device=device))  # k in 1..H-1
-        first = draw(horizon - gap)
+        uniform = torch.rand(3, n_pairs, generator=generator, device=device)
+        owner = (uniform[0] * batch).long()
+        # k in 1..H-1, short gaps more often: nearby pairs say more, and each k has its own output
+        gap = 1 + (uniform[1].square() * (horizon - 1)).long()
+        first = (uniform[2] * (horizon - gap)).long()
         z_from, z_to = z_windows[owner, first], z_windows[owner, first + gap]
         valid = (mask[owner, first] & mask[owner, first + gap]).to(z_windows.dtype)
         unrelated = torch.randperm(n_pairs, generator=generator, device=device)

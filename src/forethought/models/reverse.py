@@ -40,7 +40,7 @@ class Known:
         """Translate pins in environment units; raises ValueError for one that does not fit."""
         if not pins:
             raise ValueError("a plan needs at least one pin (its start)")
-        batch, device = len(pins[0].value), pins[0].value.device
+        batch, device = len(pins[0].value), model.alpha_bar.device
         shape = (batch, len(times))
         arrays = {
             "observations": torch.zeros(*shape, model.observation_dim, device=device),
@@ -57,7 +57,7 @@ class Known:
                     f"({batch}, {len(dims)}) for dimensions {dims.tolist()}"
                 )
             value = torch.zeros(batch, width, device=device)
-            value[:, dims] = pin.value.to(value.dtype)
+            value[:, dims] = pin.value.to(value)
             here = _rows_of(pin, times, batch).to(device)[..., None]
             here = here & torch.zeros(width, dtype=torch.bool).index_fill(0, dims, True).to(device)
             arrays[pin.field] = torch.where(here, value[:, None], array)

@@ -1,4 +1,4 @@
-"""Embeddings of scalars, such as the noise level."""
+"""Embeddings of scalars: of the noise level, and of coordinates."""
 
 from __future__ import annotations
 
@@ -28,3 +28,14 @@ class SinusoidalEmbedding(nn.Module):
     def forward(self, value: Tensor) -> Tensor:
         angle = value[:, None].to(self.frequencies.dtype) * self.frequencies
         return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+
+def fourier_features(x: Tensor, octaves: int) -> Tensor:
+    """(..., dim) -> (..., dim * (1 + 2 * octaves)): x, and sin and cos of pi 2^j x, j < octaves.
+
+    Lets a network draw sharp borders in coordinates of order 1, such as the walls of a map
+    (Tancik et al. 2020, arXiv 2006.10739).
+    """
+    angles = [math.pi * 2**j * x for j in range(octaves)]
+    waves = [wave for angle in angles for wave in (angle.sin(), angle.cos())]
+    return torch.cat([x, *waves], dim=-1)

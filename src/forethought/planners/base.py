@@ -34,7 +34,6 @@ class Planner(ABC):
         """Plan from ``observation`` (batch, O) toward ``goal`` (batch, O), in environment units.
 
         history: past steps, for models with a context;  previous: the last plan, for warm starts
-        remaining: (batch,) environment steps until the goal must be reached, if that is fixed
-            already
+        remaining: (batch,) environment steps until the arrival, if that is fixed already
         generator: one, or one per environment
         """

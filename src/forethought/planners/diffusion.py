@@ -1,7 +1,7 @@
 """Planning as inpainting: sample trajectories between the observation and the goal.
 
 The start is pinned at step 0 and the goal at the arrival time and after it (thesis Section 5.3,
-"Goal- conditioned reinforcement learning as inpainting"). The arrival time is fixed (``length``,
+"Goal-conditioned reinforcement learning as inpainting"). The arrival time is fixed (``length``,
 the thesis), or the earliest one that the model's arrival-time classifier calls likely.
 """
 
@@ -67,15 +67,17 @@ class DiffusionPlanner(Planner):
         self.guide, self.projection = guide, projection
         self._sampler = require(model, TrajectorySampler, needed_by="DiffusionPlanner")
         self._estimator: ArrivalEstimator | None = None
-        if config.length < 0 or config.candidates < 1:
+        if min(config.length, config.slack) < 0 or config.candidates < 1:
             raise ValueError(
-                f"planner.length {config.length} must be 0 (earliest arrival) or positive, and "
-                f"planner.candidates {config.candidates} at least 1"
+                f"planner.length {config.length} must be 0 (earliest arrival) or positive, "
+                f"planner.slack {config.slack} not negative, and planner.candidates "
+                f"{config.candidates} at least 1"
             )
         if not config.length:
             needed_by = "DiffusionPlanner with length 0"
             self._estimator = require(model, ArrivalEstimator, needed_by=needed_by)
         self.chooses_arrival = self._estimator is not None
+        self._judge = model if isinstance(model, ArrivalEstimator) else None
 
     @torch.no_grad()
     def plan(
@@ -111,7 +113,7 @@ class DiffusionPlanner(Planner):
             generator=generator,
             on_step=count,
         )
-        value = self._score(candidates)
+        value = self._score(candidates, arrival)
         best = value.argmax(dim=1)
         rows = torch.arange(len(best), device=best.device)
         stats = {
@@ -140,12 +142,14 @@ class DiffusionPlanner(Planner):
         arrival = self._estimator.arrival_time(observation, goal, threshold=self.config.threshold)
         return arrival.cpu() + self.config.slack
 
-    def _score(self, candidates: Trajectory) -> Tensor:
-        """(batch, candidates): the guide's value, or minus the sum of squared steps."""
+    def _score(self, candidates: Trajectory, arrival: Tensor) -> Tensor:
+        """(batch, candidates): the guide's value, the model's judgment, or minus squared steps."""
         observations = candidates.observations
         if self.guide is None:
-            steps = observations.diff(dim=-2)
-            return -steps.square().sum(dim=(-1, -2))
+            judged = self._judge.plausibility(candidates, arrival) if self._judge else None
+            if judged is not None:
+                return judged
+            return -observations.diff(dim=-2).square().sum(dim=(-1, -2))
         flat = Trajectory(
             observations=observations.flatten(0, 1),
             actions=candidates.actions.flatten(0, 1),

@@ -43,7 +43,8 @@ def _best(layout: str, *, horizon: int, stride: int, steps: int) -> Experiment:
             dim_mults=(1, 2, 4),
             blocks_per_level=1,
             activation="silu",
-            reach_pairs=512,
+            reach_pairs=1024,
+            octaves=4,
         ),
         train=TrainConfig(
             steps=steps,
@@ -99,13 +100,13 @@ def _released(layout: str) -> Experiment:
 @recipes.register("diffuser/maze-umaze")
 def maze_umaze() -> Experiment:
     """Maze2D U-Maze, our best for two CPU cores."""
-    return _best("umaze", horizon=32, stride=8, steps=4_000)
+    return _best("umaze", horizon=32, stride=8, steps=2_000)
 
 
 @recipes.register("diffuser/maze-medium")
 def maze_medium() -> Experiment:
     """Maze2D Medium, our best for two CPU cores."""
-    return _best("medium", horizon=48, stride=8, steps=5_000)
+    return _best("medium", horizon=48, stride=8, steps=4_000)
 
 
 @recipes.register("diffuser/maze-large")
