@@ -96,7 +96,7 @@ def python_m(*words: str, **options) -> subprocess.CompletedProcess:
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         **options,
     )
 
@@ -606,11 +606,11 @@ def test_ctrl_c_stops_a_real_run_and_resume_finishes_it(place):
         text=True,
     )
     try:
-        until = time.monotonic() + 100
+        until = time.monotonic() + 600
         while not (place / "run" / "model.safetensors").exists() and time.monotonic() < until:
             time.sleep(0.05)
         child.send_signal(signal.SIGINT)
-        _, stderr = child.communicate(timeout=60)
+        _, stderr = child.communicate(timeout=600)
     finally:
         child.kill()
     assert child.returncode == 130

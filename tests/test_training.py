@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import math
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -217,7 +219,7 @@ KILLED = Experiment(
         reach_width=16,
     ),
     train=TrainConfig(
-        steps=60, batch_size=4, warmup_steps=5, save_every=2, log_every=3, precision="fp32"
+        steps=100, batch_size=4, warmup_steps=5, save_every=2, log_every=3, precision="fp32"
     ),
     planner=DiffusionPlannerConfig(sampler=SamplerConfig(kind="ddim", steps=2)),
 )
@@ -240,28 +242,32 @@ def run_killed(out: Path) -> None:
 
 
 def serve_kills(folder: Path) -> None:
-    """Run once whole, then in pieces, each a fork that is killed; imports are paid only once."""
+    """Run once whole, then in pieces, each a fork that is killed; imports are paid only once.
+
+    A kill comes a random part of a step, of a save or of a start after the n-th of its kind, n
+    random: so it lands inside training however fast the machine is, or whatever holds it up.
+    """
     torch.set_num_threads(1)
-    save_seconds = []
-    save = training._Run.save
-
-    def timed_save(*arguments):
-        began = time.perf_counter()
-        save(*arguments)
-        save_seconds.append(time.perf_counter() - began)
-
-    training._Run.save = timed_save
-    began = time.perf_counter()
+    run_killed(folder / "warm-up")
+    seconds = {"advance": [], "save": []}
+    for name, spent in seconds.items():
+        setattr(training._Run, name, timed(getattr(training._Run, name), spent))
     run_killed(folder / "whole")
-    run_share = 1.6 * (time.perf_counter() - began) / KILLS
-    training._Run.save = save
-    # when the clock of a kill starts (at the run's start, first step, first save), longest delay
-    clocks = {b".": run_share, b"s": run_share, b"(": 1.2 * float(np.median(save_seconds))}
+    for name in seconds:
+        setattr(training._Run, name, getattr(training._Run, name).__wrapped__)
+    began = time.perf_counter()
+    run_killed(folder / "whole")  # it is done: this only starts and reads
+    start = min(time.perf_counter() - began, 0.3)
+    step, save = (float(np.median(seconds[name])) for name in ("advance", "save"))
+    kinds = {b".": (1, start), b"s": (3, step), b"(": (2, 1.2 * save)}  # largest n, longest delay
     draws = np.random.default_rng(0)
     facts = {"kills": 0, "inside_saves": 0, "readable": 0}
     out = folder / "killed"
-    for _, (clock, longest) in zip(range(KILLS), itertools.cycle(clocks.items()), strict=False):
-        events, was_killed = kill_one(out, clock, draws.uniform(0, longest))
+    for _, (kind, (count, delay)) in zip(
+        range(KILLS), itertools.cycle(kinds.items()), strict=False
+    ):
+        which = draws.integers(1, count + 1)
+        events, was_killed = kill_one(out, kind, which, draws.uniform(0, delay))
         facts["kills"] += was_killed
         facts["inside_saves"] += events.count(b"(") > events.count(b")")
         if (out / TRAIN_STATE).exists():
@@ -273,15 +279,25 @@ def serve_kills(folder: Path) -> None:
     (folder / "facts.json").write_text(json.dumps(facts))
 
 
-def kill_one(out: Path, clock: bytes, delay: float) -> tuple[bytes, bool]:
-    """Train in a fork, kill it ``delay`` after event ``clock``: what it did, and if it was hit."""
+def timed(function, spent: list):
+    @functools.wraps(function)
+    def run(*arguments):
+        began = time.perf_counter()
+        function(*arguments)
+        spent.append(time.perf_counter() - began)
+
+    return run
+
+
+def kill_one(out: Path, kind: bytes, which: int, delay: float) -> tuple[bytes, bool]:
+    """Train in a fork, kill it ``delay`` after the ``which``-th event ``kind``; events, if hit."""
     receiver, sender = os.pipe()
     child = os.fork()
     if not child:
         run_child(out, sender)
     os.close(sender)
     events = b""
-    while clock not in events and (event := os.read(receiver, 1)):
+    while events.count(kind) < which and (event := os.read(receiver, 1)):
         events += event
     time.sleep(delay)
     os.kill(child, signal.SIGKILL)
@@ -289,6 +305,7 @@ def kill_one(out: Path, clock: bytes, delay: float) -> tuple[bytes, bool]:
     while event := os.read(receiver, 100):
         events += event
     os.close(receiver)
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, f"a run failed after {events}"
     return events, os.WIFSIGNALED(status)
 
 
@@ -312,6 +329,8 @@ def run_child(out: Path, sender: int) -> None:
         os.write(sender, b".")
         run_killed(out)
         code = 0
+    except BaseException:
+        traceback.print_exc()
     finally:
         os._exit(code)
 
@@ -325,13 +344,13 @@ def test_run_killed_at_random_instants_ends_bit_equal(tmp_path):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1800,  # a guard against hanging; it takes some 20 s
     )
     assert done.returncode == 0, done.stderr
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
     assert not list((tmp_path / "killed").glob(".*.tmp"))
     facts = json.loads((tmp_path / "facts.json").read_text())
-    assert facts["kills"] >= KILLS - 4  # the others had finished first
+    assert facts["kills"] >= KILLS - 2  # an idle moment may let one finish
     assert facts["readable"] >= KILLS // 2
     assert facts["inside_saves"] >= 2
     model, config = load_model(tmp_path / "killed"), (tmp_path / "killed" / "config.json")

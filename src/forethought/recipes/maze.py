@@ -100,7 +100,7 @@ def _released(layout: str) -> Experiment:
 @recipes.register("diffuser/maze-umaze")
 def maze_umaze() -> Experiment:
     """Maze2D U-Maze, our best for two CPU cores."""
-    return _best("umaze", horizon=32, stride=8, steps=2_000)
+    return _best("umaze", horizon=32, stride=8, steps=1_500)
 
 
 @recipes.register("diffuser/maze-medium")
