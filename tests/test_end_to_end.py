@@ -2,9 +2,10 @@
 
 In the U-Maze a score alone proves little: once a plan has ended, the controller pushes the ball to
 the goal, along walls if need be. Over 3 training seeds, 2 evaluation seeds and 20 episodes each,
-models trained for one step scored 11 to 112 and succeeded in 25 to 75 %; with the settings below it
-was 105 to 138 and 90 to 100 %. What the untrained cannot do is imagine a path: 47 to 65 % of their
-planned points lay inside walls, against 1 to 9 %. So all three are asked for.
+models trained for a single step scored 45 to 134 and succeeded in 50 to 95 %; with the settings
+below it was 123 to 137 and 90 to 100 %, which overlaps. What the untrained cannot do is imagine a
+path: 29 to 60 % of their planned points lay inside walls, against 0 to 9 %. That bar is the one that
+tells the two apart; the other two catch a planner or controller that is broken.
 """
 
 import json
@@ -41,6 +42,6 @@ def test_small_diffuser_learns_the_u_maze(tmp_path):
     main(["evaluate", model, "--episodes", "20", "--no-references", "--out", out])
     with open(out) as file:
         result = json.load(file)
-    assert result["score"]["mean"] > 85
+    assert result["score"]["mean"] > 100
     assert result["success_rate"] >= 0.8
     assert share_inside_walls(result) < 0.15
