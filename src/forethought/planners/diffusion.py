@@ -37,7 +37,7 @@ class DiffusionPlannerConfig(PlannerConfig):
     threshold: float = 1.0
     """log density ratio above which an arrival time counts as likely (length 0 only)"""
     slack: int = 0
-    """environment steps added to the earliest likely arrival"""
+    """environment steps added to the earliest likely arrival; not with goal_time receding"""
     candidates: int = 1
     """plans drawn; with a guide the best by its value is kept, else the smoothest path (least sum
     of squared steps, in environment units)"""
@@ -76,7 +76,8 @@ class DiffusionPlanner(Planner):
         if not config.length:
             needed_by = "DiffusionPlanner with length 0"
             self._estimator = require(model, ArrivalEstimator, needed_by=needed_by)
-        self.chooses_arrival = self._estimator is not None
+        # slack would be added anew by every replanning, and the goal never reached
+        self.chooses_arrival = self._estimator is not None and not config.slack
         self._judge = model if isinstance(model, ArrivalEstimator) else None
 
     @torch.no_grad()

@@ -26,7 +26,15 @@ def _position_and_velocity(position: float, velocity: float) -> tuple[tuple[floa
     return ((position, 0.0, velocity, 0.0), (0.0, position, 0.0, velocity))
 
 
-def _best(layout: str, *, horizon: int, stride: int, steps: int) -> Experiment:
+def _best(
+    layout: str,
+    *,
+    stride: int,
+    horizon: int,
+    steps: int,
+    planner: DiffusionPlannerConfig,
+    replan: int,
+) -> Experiment:
     return Experiment(
         name=f"diffuser/maze-{layout}",
         dataset=f"maze-{layout}",
@@ -55,8 +63,13 @@ def _best(layout: str, *, horizon: int, stride: int, steps: int) -> Experiment:
             weight_decay=1e-4,
             save_every=500,
         ),
-        planner=DiffusionPlannerConfig(sampler=SamplerConfig(kind="ddim", steps=3)),
-        control=ControlConfig(gains=_position_and_velocity(10.0, 1.0), look_ahead=4.0),
+        planner=planner,
+        control=ControlConfig(
+            gains=_position_and_velocity(10.0, 1.0),
+            look_ahead=4.0,
+            replan_every=replan,
+            goal_time="receding",
+        ),
     )
 
 
@@ -100,19 +113,22 @@ def _released(layout: str) -> Experiment:
 @recipes.register("diffuser/maze-umaze")
 def maze_umaze() -> Experiment:
     """Maze2D U-Maze, our best for two CPU cores."""
-    return _best("umaze", horizon=32, stride=8, steps=1_500)
+    planner = DiffusionPlannerConfig(candidates=2, sampler=SamplerConfig(steps=2))
+    return _best("umaze", stride=8, horizon=32, steps=1_500, planner=planner, replan=20)
 
 
 @recipes.register("diffuser/maze-medium")
 def maze_medium() -> Experiment:
     """Maze2D Medium, our best for two CPU cores."""
-    return _best("medium", horizon=48, stride=8, steps=4_000)
+    planner = DiffusionPlannerConfig(candidates=4, sampler=SamplerConfig(steps=3))
+    return _best("medium", stride=8, horizon=48, steps=4_000, planner=planner, replan=30)
 
 
 @recipes.register("diffuser/maze-large")
 def maze_large() -> Experiment:
     """Maze2D Large, our best for two CPU cores."""
-    return _best("large", horizon=48, stride=12, steps=6_000)
+    planner = DiffusionPlannerConfig(candidates=4, sampler=SamplerConfig(steps=3))
+    return _best("large", stride=12, horizon=48, steps=6_000, planner=planner, replan=30)
 
 
 for _layout in _HORIZONS:
