@@ -4,8 +4,8 @@ In the U-Maze a score alone proves little: once a plan has ended, the controller
 the goal, along walls if need be. Over 3 training seeds, 2 evaluation seeds and 20 episodes each,
 models trained for a single step scored 45 to 134 and succeeded in 50 to 95 %; with the settings
 below it was 123 to 137 and 90 to 100 %, which overlaps. What the untrained cannot do is imagine a
-path: 29 to 60 % of their planned points lay inside walls, against 0 to 9 %. That bar is the one that
-tells the two apart; the other two catch a planner or controller that is broken.
+path: 29 to 60 % of their planned points lay inside walls, against 0 to 9 %. That bar tells the two
+apart; the other two catch a planner or controller that is broken.
 """
 
 import json

@@ -152,9 +152,9 @@ class PlanningPolicy:
             )
         if replan_every and goal_time == "receding" and not planner.chooses_arrival:
             raise ValueError(
-                "replanning with goal_time 'receding' and a fixed plan length never arrives: "
-                "each plan "
-                "moves the goal to its own last step. Use goal_time 'fixed', or planner.length 0."
+                "replanning with goal_time 'receding' and a fixed plan length, or slack, never "
+                "arrives: each plan moves the goal away again. Use goal_time 'fixed', or "
+                "planner.length 0 and planner.slack 0."
             )
         self.planner, self.controller = planner, controller
         self.replan_every, self.goal_time = replan_every, goal_time

@@ -1,0 +1,67 @@
+"""Losses of the recipes after 20 steps on a small data set; change them on purpose only.
+
+Print new values with ``python tests/test_golden.py``.
+"""
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+
+from forethought.data.episodes import EpisodeDataset
+from forethought.registry import recipes
+from forethought.training import _Run
+
+LOSSES = {
+    "diffuser/maze-large": 1.689249,
+    "diffuser/maze-medium": 1.748157,
+    "diffuser/maze-umaze": 1.816224,
+    "diffuser/maze-umaze-released": 0.483620,
+    "diffuser/maze-umaze-thesis": 1.088776,
+}
+
+
+@cache
+def corridor() -> EpisodeDataset:
+    """A smooth wander in four dimensions; no simulator, so that only our arithmetic is tested."""
+    steps = np.arange(2_001)
+    phases = np.array([[0.011, 0.3], [0.017, 1.1], [0.023, 2.0], [0.031, 0.7]])
+    observations = np.sin(steps[:, None] * phases[:, 0] + phases[:, 1]).astype(np.float32)
+    actions = observations[:, :2] * 0.5
+    rewards = (observations[:, 0] > 0.9).astype(np.float32)
+    starts, ended = np.array([0, 2_001]), np.array([False])
+    return EpisodeDataset(observations, actions, rewards, starts, ended)
+
+
+def loss_after_20_steps(name: str) -> float:
+    experiment = recipes[name]()
+    train = replace(experiment.train, batch_size=4, warmup_steps=5, precision="fp32")
+    torch.manual_seed(0)
+    model = experiment.model.build(corridor().spaces)
+    model.fit_statistics(corridor())
+    run = _Run(model, train)
+    view = replace(experiment.model, cut="none").view(corridor())
+    for _ in range(20):
+        run.advance(model, view)
+    return run.take_metrics()["loss"]
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_recipe_reaches_its_golden_loss(name):
+    assert loss_after_20_steps(name) == pytest.approx(
+        LOSSES[name], rel=1e-3
+    )  # rounding differs by processor
+
+
+def test_every_recipe_has_a_golden_loss():
+    small = {name for name in recipes if "thesis" not in name and "released" not in name}
+    assert small | {"diffuser/maze-umaze-thesis", "diffuser/maze-umaze-released"} <= set(LOSSES)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    for recipe in sorted(recipes):
+        if "umaze" in recipe or "-" not in recipe.removeprefix("diffuser/maze-"):
+            print(f'    "{recipe}": {loss_after_20_steps(recipe):.6f},')
