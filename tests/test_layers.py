@@ -39,6 +39,7 @@ LAYERS = {
     "recipes": 8,
     "studies": 8,
     "commands": 8,
+    "evaluation": 8,
     "demo": 8,
     "cli": 9,
     "__main__": 9,

@@ -34,8 +34,7 @@ CONFIG, WEIGHTS, TRAIN_STATE = "config.json", "model.safetensors", "train_state.
 
 
 def write_atomically(file: Path, write: Callable[[Path], None]) -> None:
-    """Call ``write`` with a scratch path beside ``file``, flush it to disk, rename it into
-    place."""
+    """Call ``write`` with a scratch path beside ``file``, flush it, rename it into place."""
     scratch = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
         scratch.touch()
@@ -48,11 +47,16 @@ def write_atomically(file: Path, write: Callable[[Path], None]) -> None:
     except OSError as error:
         raise OSError(
             f"could not write {file}: {error.strerror or error}. Nothing was changed; free some "
-            "disk space "
-            "or choose another folder."
+            "disk space or choose another folder."
         ) from error
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def write_result(file: Path, data: dict[str, Any]) -> None:
+    """Write a result file atomically, one line a key: long lists stay short on disk."""
+    lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in data.items()]
+    write_text(file, "{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def write_json(file: Path, data: Any) -> None:

@@ -21,7 +21,7 @@ from gymnasium.error import Error as GymnasiumError
 from rich.console import Console
 
 import forethought.envs  # noqa: F401  registers the environments
-from forethought import commands
+from forethought import commands, evaluation
 from forethought.config import ControlConfig, Experiment, ModelConfig, PlannerConfig, TrainConfig
 from forethought.registry import recipes
 from forethought.training import TrainingInterrupted
@@ -121,9 +121,9 @@ class Evaluate:
     control: ControlConfig
 
     def run(self) -> None:
-        commands.evaluate_checkpoint(
+        evaluation.evaluate_checkpoint(
             self.path,
-            commands.EvaluationSettings(
+            evaluation.EvaluationSettings(
                 episodes=self.episodes,
                 seed=self.seed,
                 multi=self.multi,

@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from forethought import commands
+from forethought import commands, evaluation
 from forethought.config import Experiment
 from forethought.data.episodes import EpisodeDataset
 from forethought.registry import recipes
@@ -43,7 +43,7 @@ def run_demo(out: Path, train_seconds: float, episodes: int, seed: int, console:
     train_experiment(experiment, dataset, model_dir, device="cpu")
 
     console.rule("3/4  planning to the goal, and executing the plans in physics")
-    settings = commands.EvaluationSettings(episodes=episodes, seed=seed)
+    settings = evaluation.EvaluationSettings(episodes=episodes, seed=seed)
     results = out / "results"
     results.mkdir()
     scores = {"trained just now": _score(model_dir, settings, results / "demo.json", console)}
@@ -95,11 +95,11 @@ def _small_experiment(dataset: EpisodeDataset, seconds: float, seed: int) -> Exp
 
 
 def _score(
-    path: Path, settings: commands.EvaluationSettings, out: Path, console: Console
+    path: Path, settings: evaluation.EvaluationSettings, out: Path, console: Console
 ) -> dict[str, Any]:
     experiment = commands.find_experiment(str(path), is_recipe=False)
     planner, control = experiment.planner, experiment.control
-    return commands.evaluate_checkpoint(path, settings, planner, control, out, console)
+    return evaluation.evaluate_checkpoint(path, settings, planner, control, out, console)
 
 
 def _print_table(scores: dict[str, dict[str, Any]], console: Console) -> None:
@@ -110,7 +110,7 @@ def _print_table(scores: dict[str, dict[str, Any]], console: Console) -> None:
         table.add_row(
             name,
             f"{data['score']['mean']:.1f}",
-            commands.interval_text(data["score"]),
+            evaluation.interval_text(data["score"]),
             f"{data['success_rate']:.0%}",
             f"{data['protocol']['plan_ms']['median']:.0f} ms",
         )

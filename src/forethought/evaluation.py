@@ -1,0 +1,214 @@
+"""Scoring a checkpoint: its policy, its protocol, and reference rows on the same starts."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from forethought.checkpoint import (
+    current_commit,
+    hardware,
+    load_config,
+    load_model,
+    write_result,
+)
+from forethought.config import ControlConfig, Experiment, PlannerConfig, to_json
+from forethought.envs.maze import MazeEnv
+from forethought.models.base import Model
+from forethought.policy import PlanningPolicy, make_controller
+from forethought.references import published_scores, reference_policies
+from forethought.registry import did_you_mean
+from forethought.rollout import Evaluation, evaluate
+
+N_EXAMPLES = 8  # executed paths kept in a result file, for its figures
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """How many episodes, where, and beside what."""
+
+    episodes: int = 100
+    seed: int = 0
+    multi: bool = False
+    parallel: int = 50
+    references: bool = True
+
+
+def make_policy(model: Model, planner: PlannerConfig, control: ControlConfig) -> PlanningPolicy:
+    """The planning policy that the settings describe."""
+    return PlanningPolicy(
+        planner.build(model),
+        make_controller(control, model.spaces.action_dim),
+        replan_every=control.replan_every,
+        goal_time=control.goal_time,
+    )
+
+
+def evaluate_checkpoint(
+    path: Path,
+    settings: EvaluationSettings,
+    planner: PlannerConfig,
+    control: ControlConfig,
+    out: Path | None,
+    console: Console,
+) -> dict[str, Any]:
+    """Score a checkpoint, and reference controllers on the same starts; write and print the
+    result."""
+    config = load_config(path)
+    experiment: Experiment = config["experiment"]
+    env_id = experiment.env.replace("maze2d-", "multi2d-") if settings.multi else experiment.env
+    _check_env(env_id, config)
+    policy = make_policy(load_model(path), planner, control)
+    protocol = _protocol(path, config, planner, control)
+    result = _run(policy, env_id, settings, protocol, f"evaluating {path}", console)
+    times = 1e3 * np.array(policy.plan_seconds)
+    result.protocol["plans"] = len(times)
+    result.protocol["plan_ms"] = {
+        "median": round(float(np.median(times)), 2),
+        "p99": round(float(np.percentile(times, 99)), 2),
+    }
+    data = {"kind": "evaluation", "recipe": experiment.name, **result.to_json()}
+    data["references"] = _references(env_id, settings, control, console)
+    data["published"] = published_scores(env_id)
+    data |= _maze_examples(env_id, result, policy, settings)
+    task = env_id.split("/")[-1].removesuffix("-v0")
+    out = out or path / "evaluation" / f"{task}-seed{settings.seed}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_result(out, data)
+    _print_scores(data, console)
+    console.print(f"written to {out}")
+    return data
+
+
+def _run(
+    policy: Any,
+    env_id: str,
+    settings: EvaluationSettings,
+    protocol: dict[str, Any],
+    label: str,
+    console: Console,
+) -> Evaluation:
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task(label, total=settings.episodes)
+        return evaluate(
+            policy,
+            env_id,
+            settings.episodes,
+            settings.seed,
+            n_parallel=settings.parallel,
+            protocol=protocol,
+            on_episode=lambda done: progress.update(task, completed=done),
+        )
+
+
+def _check_env(env_id: str, config: dict[str, Any]) -> None:
+    known = [name for name in gymnasium.registry if name.startswith("forethought/")]
+    if env_id not in gymnasium.registry:
+        raise ValueError(did_you_mean(env_id, known, kind="environment"))
+    env = gymnasium.make(env_id, disable_env_checker=True)
+    shape, dim = env.observation_space.shape, config["spaces"].observation_dim
+    env.close()
+    if shape != (dim,):
+        raise ValueError(
+            f"{env_id} has observations of shape {shape}; this checkpoint was trained on "
+            f"observations of {dim} dimensions"
+        )
+
+
+def _protocol(
+    path: Path, config: dict[str, Any], planner: PlannerConfig, control: ControlConfig
+) -> dict[str, Any]:
+    training = path / "training.json"
+    facts = json.loads(training.read_text()) if training.is_file() else {}
+    settings = to_json(planner)
+    sampler = settings.get("sampler", {})
+    levels = to_json(config["experiment"].model).get("denoising_steps")
+    return {
+        "checkpoint": str(path),
+        "replan_every": control.replan_every,
+        "goal_time": control.goal_time,
+        "controller": control.controller,
+        "candidates": settings.get("candidates"),
+        "network_calls": sampler.get("steps") or levels,
+        "sampler": sampler.get("kind"),
+        "planner": settings,
+        "control": to_json(control),
+        "train_seconds": facts.get("train_seconds"),
+        "train_steps": facts.get("steps"),
+        "dataset": {key: config["dataset"].get(key) for key in ("name", "fingerprint", "seed")},
+        "command": "forethought " + shlex.join(sys.argv[1:]),
+        "commit": current_commit(),
+        "made": date.today().isoformat(),
+        "hardware": hardware(),
+    }
+
+
+def _references(
+    env_id: str, settings: EvaluationSettings, control: ControlConfig, console: Console
+) -> list[dict[str, Any]]:
+    if not settings.references:
+        return []
+    rows = []
+    for name, policy in reference_policies(env_id, control).items():
+        result = _run(policy, env_id, settings, {}, name, console)
+        rows.append({"name": name, "score": result.score, "success_rate": result.success_rate})
+    return rows
+
+
+def _maze_examples(
+    env_id: str, result: Evaluation, policy: PlanningPolicy, settings: EvaluationSettings
+) -> dict[str, Any]:
+    """The layout, and for the last wave's first episodes the executed and the imagined path."""
+    env = gymnasium.make(env_id, disable_env_checker=True).unwrapped
+    if not isinstance(env, MazeEnv):
+        return {}
+    wave = (len(result.paths) - 1) // settings.parallel * settings.parallel
+    examples = []
+    for index, episode in enumerate(result.paths[wave : wave + N_EXAMPLES]):
+        imagined = policy.first_references[index]
+        if imagined is None or episode.goal is None:
+            continue
+        examples.append(
+            {
+                "start": rounded(episode.observations[0, :2]),
+                "goal": rounded(episode.goal[:2]),
+                "executed": rounded(episode.observations[:, :2]),
+                "imagined": rounded(imagined[:, :2]),
+                "success": result.episodes[wave + index]["success"],
+            }
+        )
+    return {"layout": "\n".join(env.layout.rows), "examples": examples}
+
+
+def rounded(array: Any) -> list:
+    return np.round(np.asarray(array, dtype=np.float64), 3).tolist()
+
+
+def interval_text(score: dict[str, Any]) -> str:
+    """A score's interval for a table; one episode has none."""
+    return "–" if score["interval"] is None else "{:.1f} to {:.1f}".format(*score["interval"])
+
+
+def _print_scores(data: dict[str, Any], console: Console) -> None:
+    table = Table(title=f"{data['recipe']} in {data['protocol']['env']}, n = {data['n']}")
+    for column in ("", "score", "95 % interval", "success"):
+        table.add_column(column)
+    rows = [{"name": "planner", **data}, *data["references"]]
+    for row in rows:
+        success, interval = f"{row['success_rate']:.1%}", interval_text(row["score"])
+        table.add_row(row["name"], f"{row['score']['mean']:.1f}", interval, success)
+    for row in data["published"]:
+        table.add_row(f"{row['name']} (published)", f"{row['score']:.1f}", "", "")
+    console.print(table)
+    console.print(f"one plan: median {data['protocol']['plan_ms']['median']} ms")
