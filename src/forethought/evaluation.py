@@ -52,6 +52,7 @@ def make_policy(model: Model, planner: PlannerConfig, control: ControlConfig) ->
         make_controller(control, model.spaces.action_dim),
         replan_every=control.replan_every,
         goal_time=control.goal_time,
+        settled_within=control.settled_within,
     )
 
 

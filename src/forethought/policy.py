@@ -133,6 +133,8 @@ class PlanningPolicy:
     replan_every: environment steps between plans; 0 = plan once an episode
     goal_time: "fixed" keeps the first plan's arrival time, so later plans get shorter; "receding"
         lets the planner choose anew (refused for one that would only move the goal away for ever)
+    settled_within: (O,) environment units; a plan that has ended this close to its last row is
+        held. Data without pauses teaches no way to stay, so a new plan would leave and come back
 
     Every environment is planned for by itself, with noise of its own, so that its actions do not
     depend on how many run side by side.
@@ -145,6 +147,7 @@ class PlanningPolicy:
         *,
         replan_every: int = 0,
         goal_time: Literal["fixed", "receding"] = "fixed",
+        settled_within: Sequence[float] = (),
     ) -> None:
         if replan_every < 0:
             raise ValueError(
@@ -158,6 +161,7 @@ class PlanningPolicy:
             )
         self.planner, self.controller = planner, controller
         self.replan_every, self.goal_time = replan_every, goal_time
+        self._settled_within = torch.tensor(settled_within)
         self.plan_seconds: list[float] = []
         self.reset(0)
 
@@ -169,6 +173,7 @@ class PlanningPolicy:
         self.first_references: list[Tensor | None] = [None] * n_envs
         self._references: list[Tensor | None] = [None] * n_envs
         self._steps = [0] * n_envs  # since the plan was made
+        self._ends = [0] * n_envs  # environment steps the plan takes to arrive
         self._arrivals = [0] * n_envs  # environment steps from now to the first plan's arrival
 
     def __call__(
@@ -177,8 +182,8 @@ class PlanningPolicy:
         envs = range(len(observation)) if rows is None else rows.tolist()
         current = []
         for index, env in enumerate(envs):
-            if self._is_due(env):
-                here = slice(index, index + 1)
+            here = slice(index, index + 1)
+            if self._is_due(env) and not self._is_settled(env, observation[index]):
                 self._replan(env, observation[here], None if goal is None else goal[here])
             current.append(self._lookup(env))
             self._steps[env] += 1
@@ -192,6 +197,12 @@ class PlanningPolicy:
             return False
         return self.goal_time == "receding" or self._arrivals[env] > 0
 
+    def _is_settled(self, env: int, observation: Tensor) -> bool:
+        reference = self._references[env]
+        if reference is None or not len(self._settled_within) or self._steps[env] < self._ends[env]:
+            return False
+        return bool(((observation - reference[-1]).abs() <= self._settled_within).all())
+
     def _replan(self, env: int, observation: Tensor, goal: Tensor | None) -> None:
         previous = self.plans[env]
         fixed = previous is not None and self.goal_time == "fixed"
@@ -202,8 +213,9 @@ class PlanningPolicy:
             remaining=torch.tensor([self._arrivals[env]]) if fixed else None,
             generator=[self._generators[env]],
         )
+        self._ends[env] = int(plan.stats.get("arrival", plan.trajectory.times[-1:])[0])
         if not fixed:
-            self._arrivals[env] = int(plan.stats.get("arrival", plan.trajectory.times[-1:])[0])
+            self._arrivals[env] = self._ends[env]
         self.plan_seconds.append(float(plan.stats["seconds"]))
         self.plans[env] = plan
         self._references[env] = self.controller.prepare(plan.trajectory)[0]

@@ -260,9 +260,12 @@ class Diffuser(Model, TrajectorySampler, ArrivalEstimator):
         return output.clamp(-1, 1) if self.config.clip_clean else output
 
     def plan_times(self, last_time: int) -> Tensor:
+        # a trained horizon if one is long enough: the rows held after the arrival tell the network
+        # where the goal is, so a plan that just fits would be unlike most of what it has seen
         stride, multiple = self.config.stride, self.network.multiple
         rows = -(-last_time // stride) + 1
-        rows = max(-(-rows // multiple), 1) * multiple
+        trained = [h for h in (*self.config.mixed_horizons, self.config.horizon) if h >= rows]
+        rows = min(trained, default=-(-rows // multiple) * multiple)
         return torch.arange(rows) * stride
 
     @torch.no_grad()

@@ -8,6 +8,7 @@ small network, a handful of DDIM steps, arrival as early as the data's behavior 
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from forethought.config import ControlConfig, Experiment, TrainConfig
@@ -69,6 +70,7 @@ def _best(
             look_ahead=4.0,
             replan_every=replan,
             goal_time="receding",
+            settled_within=(0.2, 0.2, math.inf, math.inf),
         ),
     )
 
@@ -113,21 +115,21 @@ def _released(layout: str) -> Experiment:
 @recipes.register("diffuser/maze-umaze")
 def maze_umaze() -> Experiment:
     """Maze2D U-Maze, our best for two CPU cores."""
-    planner = DiffusionPlannerConfig(candidates=2, sampler=SamplerConfig(steps=2))
+    planner = DiffusionPlannerConfig(sampler=SamplerConfig(steps=2))
     return _best("umaze", stride=8, horizon=32, steps=1_500, planner=planner, replan=20)
 
 
 @recipes.register("diffuser/maze-medium")
 def maze_medium() -> Experiment:
     """Maze2D Medium, our best for two CPU cores."""
-    planner = DiffusionPlannerConfig(candidates=4, sampler=SamplerConfig(steps=3))
-    return _best("medium", stride=8, horizon=48, steps=4_000, planner=planner, replan=30)
+    planner = DiffusionPlannerConfig(sampler=SamplerConfig(steps=3))
+    return _best("medium", stride=8, horizon=48, steps=4_000, planner=planner, replan=20)
 
 
 @recipes.register("diffuser/maze-large")
 def maze_large() -> Experiment:
     """Maze2D Large, our best for two CPU cores."""
-    planner = DiffusionPlannerConfig(candidates=4, sampler=SamplerConfig(steps=3))
+    planner = DiffusionPlannerConfig(sampler=SamplerConfig(steps=3))
     return _best("large", stride=12, horizon=48, steps=6_000, planner=planner, replan=30)
 
 
