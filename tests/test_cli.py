@@ -146,7 +146,7 @@ def test_evaluation_file_holds_score_and_protocol(place, capsys):
     assert (protocol["replan_every"], protocol["candidates"]) == (20, 1)
     assert protocol["network_calls"] == 2
     assert protocol["train_seconds"] > 0 and protocol["train_steps"] == 30
-    assert len(result["references"]) == 2
+    assert len(result["references"]) == 3
     printed = capsys.readouterr().out
     assert f"{result['score']['mean']:.1f}" in printed and "result.json" in printed
 

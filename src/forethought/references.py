@@ -1,11 +1,13 @@
 """What a score stands beside: published numbers, and controllers that know the maze.
 
-The reference controllers are no competitors: they are given the layout and a shortest path. They
-show what the environment, the starts and the tracking controller allow.
+The reference controllers are no competitors. Two are given the layout and a shortest path: they show
+what the environment, the starts and the tracking controller allow. One pushes straight at the goal
+without any plan: what it scores is owed to the maze and the controller, not to planning.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
@@ -15,7 +17,7 @@ from torch import Tensor
 from forethought.config import ControlConfig
 from forethought.envs.controllers import ShortestPathPolicy
 from forethought.envs.maze import MazeEnv
-from forethought.policy import Policy, make_controller
+from forethought.policy import Controller, Policy, make_controller
 from forethought.types import Trajectory
 
 ACTION_DIM = 2  # of a maze: a push by row and by column
@@ -41,6 +43,22 @@ def published_scores(env_id: str) -> list[dict[str, Any]]:
     score, error = _THESIS[task]
     source = "thesis Table 5.1 (mean and standard error)"
     return [{"name": "Diffuser (thesis)", "score": score, "error": error, "source": source}]
+
+
+class StraightToGoal:
+    """The controller without a plan: every step it is asked to be at the goal (walls or not)."""
+
+    def __init__(self, controller: Controller) -> None:
+        self._controller = controller
+
+    def reset(self, n_envs: int, seeds: Sequence[int] | None = None) -> None:
+        """Nothing to forget."""
+
+    def __call__(
+        self, observation: Tensor, goal: Tensor | None = None, rows: Tensor | None = None
+    ) -> Tensor:
+        assert goal is not None, "mazes have goals"
+        return self._controller(goal, observation)
 
 
 def reference_policies(env_id: str, control: ControlConfig) -> dict[str, Policy]:
@@ -69,5 +87,6 @@ def reference_policies(env_id: str, control: ControlConfig) -> dict[str, Policy]
                 env.layout, track, speed=PATH_SPEED
             ),
             **policies,
+            "same controller straight to the goal (no plan)": StraightToGoal(controller),
         }
     return policies
