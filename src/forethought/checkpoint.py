@@ -89,8 +89,7 @@ def save_tensors(file: Path, tensors: dict[str, Tensor], metadata: dict[str, str
 
 
 def load_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read a safetensors file; ValueError with advice if it is missing, damaged or something
-    else."""
+    """Read a safetensors file; an error with advice if it is missing, damaged or no such file."""
     if not file.is_file():
         raise FileNotFoundError(
             f"{file.parent} is not a complete checkpoint: {file.name} is missing; copy or train it "
@@ -191,8 +190,7 @@ def _version(package: str) -> str | None:
 
 
 def current_commit() -> str | None:
-    """Short git commit of the package's source tree ("+" = uncommitted changes), None outside
-    one."""
+    """Short commit of the source tree ("+" = uncommitted changes), None outside one."""
     here = Path(__file__).parent
 
     def git(*words: str) -> str:

@@ -102,8 +102,7 @@ class Train:
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Score a checkpoint: plan, execute in physics, write JSON with score, interval and
-    protocol."""
+    """Score a checkpoint: plan, execute in physics, write a JSON with the protocol."""
 
     path: File
     """checkpoint folder"""

@@ -64,8 +64,7 @@ def evaluate_checkpoint(
     out: Path | None,
     console: Console,
 ) -> dict[str, Any]:
-    """Score a checkpoint, and reference controllers on the same starts; write and print the
-    result."""
+    """Score a checkpoint beside reference controllers on the same starts; write and print."""
     config = load_config(path)
     experiment: Experiment = config["experiment"]
     env_id = experiment.env.replace("maze2d-", "multi2d-") if settings.multi else experiment.env

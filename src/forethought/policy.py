@@ -23,8 +23,7 @@ class Policy(Protocol):
     """Anything that acts in a batch of environments."""
 
     def reset(self, n_envs: int, seeds: Sequence[int] | None = None) -> None:
-        """Begin new episodes in all environments; ``seeds`` make the policy's own noise
-        repeatable."""
+        """Begin new episodes everywhere; ``seeds`` make the policy's own noise repeatable."""
         ...
 
     def __call__(

@@ -1,8 +1,8 @@
-"""What a score stands beside: published numbers, and controllers that know the maze.
+"""What a score stands beside: published numbers, and controllers that are no planners.
 
-The reference controllers are no competitors. Two are given the layout and a shortest path: they show
-what the environment, the starts and the tracking controller allow. One pushes straight at the goal
-without any plan: what it scores is owed to the maze and the controller, not to planning.
+Two are given the layout and a shortest path: they show what the environment, the starts and the
+tracking controller allow. One pushes straight at the goal without any plan: what it scores is owed
+to the maze and the controller, not to planning.
 """
 
 from __future__ import annotations
@@ -35,8 +35,7 @@ _THESIS = {
 
 
 def published_scores(env_id: str) -> list[dict[str, Any]]:
-    """Published rows for an environment; their starts are not ours, so they compare only
-    roughly."""
+    """Published rows for an environment; not on our starts, so they compare only roughly."""
     task = env_id.split("/")[-1].removesuffix("-v0")
     if task not in _THESIS:
         return []
@@ -62,8 +61,7 @@ class StraightToGoal:
 
 
 def reference_policies(env_id: str, control: ControlConfig) -> dict[str, Policy]:
-    """Named policies that know the maze: the same controller on a shortest path, and the data's
-    own."""
+    """Named policies: the same controller on a shortest path, the data's own, and no plan."""
     env = gymnasium.make(env_id, disable_env_checker=True).unwrapped
     if not isinstance(env, MazeEnv):
         return {}

@@ -32,8 +32,7 @@ def mean_and_interval(
 
 
 def _student_quantile(p: float, dof: int) -> float:
-    """Quantile of Student's t: exact for 1 and 2 degrees, else Cornish-Fisher (Hill 1970)
-    expansion."""
+    """Quantile of Student's t: exact for 1 and 2 degrees, else an expansion (Hill 1970)."""
     if dof == 1:
         return math.tan(math.pi * (p - 0.5))
     if dof == 2:

@@ -262,8 +262,7 @@ class _Run:
 
 
 def learning_rate_factor(config: TrainConfig, step: int) -> float:
-    """Linear warm-up, then cosine decay to zero (or constant), as a multiple of the learning
-    rate."""
+    """Multiple of the learning rate: linear warm-up, then cosine decay to zero or constant."""
     warm = min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else 1.0
     if config.schedule == "constant":
         return warm
@@ -305,8 +304,7 @@ class _StopFlag:
 
 @contextlib.contextmanager
 def _stop_requests() -> Iterator[_StopFlag]:
-    """Turn the first Ctrl-C or SIGTERM into a flag, so that a step is never torn; a second one
-    kills."""
+    """Turn the first Ctrl-C or SIGTERM into a flag, so no step is torn; a second one kills."""
     flag = _StopFlag()
 
     def request(*_: Any) -> None:

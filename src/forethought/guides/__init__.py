@@ -13,8 +13,7 @@ from forethought.types import Guide, Trajectory
 
 
 def weighted_sum(*terms: tuple[float, Guide]) -> Guide:
-    """One guide from (weight, guide) pairs: ``weighted_sum((1.0, reach(goal)), (0.5,
-    avoid(disc)))``."""
+    """One guide of pairs: ``weighted_sum((1.0, reach(goal)), (0.5, avoid(disc, 0.3)))``."""
     if not terms:
         raise ValueError("weighted_sum needs at least one (weight, guide) pair")
 

@@ -69,8 +69,7 @@ class Model(nn.Module, ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class GuidanceConfig:
-    """How the gradient of a guide enters sampling (Algorithm 5 line 8 and its published
-    variants)."""
+    """How a guide enters sampling: Algorithm 5 line 8, and its published variants."""
 
     at: Literal["mean", "noisy", "clean"] = "mean"
     """where the gradient is taken: the reverse mean (thesis), the noisy sample before the step
@@ -107,8 +106,7 @@ class TrajectorySampler(ABC):
 
     @abstractmethod
     def plan_times(self, last_time: int) -> Tensor:
-        """(horizon,) int64: the rows of the shortest plan that covers environment step
-        ``last_time``."""
+        """(horizon,) int64: rows of a plan that covers environment step ``last_time``."""
 
     @abstractmethod
     def sample(

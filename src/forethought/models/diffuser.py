@@ -164,8 +164,7 @@ class Diffuser(Model, TrajectorySampler, ArrivalEstimator):
     def loss(
         self, batch: Trajectory, generator: torch.Generator | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Simplified diffusion objective (Section 5.3) on windows, plus the arrival
-        classifier's."""
+        """Simplified objective (Section 5.3) on windows, plus the arrival classifier's."""
         z_clean, weight = self.encode(batch), self._weights(batch)
         z_parts, weight_parts = self._mix_horizons(z_clean, weight, generator)
         denoising = self._denoising_loss(z_parts, weight_parts, generator)
@@ -243,8 +242,7 @@ class Diffuser(Model, TrajectorySampler, ArrivalEstimator):
         return z_clean, weight, given
 
     def predict(self, z_noisy: Tensor, level: Tensor, given: Tensor) -> Tensor:
-        """Network output for noisy arrays (B, H, D) at integer levels (B,), given entries
-        marked."""
+        """Network output for arrays (B, H, D) at levels (B,), given entries marked."""
         features = fourier_features(z_noisy, self.config.octaves)
         if self.config.mark_pins:
             features = torch.cat([features, given.to(z_noisy.dtype)], dim=-1)

@@ -40,8 +40,7 @@ class Reachability(nn.Module):
     def loss(
         self, z_windows: Tensor, mask: Tensor, n_pairs: int, generator: torch.Generator | None
     ) -> Tensor:
-        """Contrastive loss over pairs drawn from windows (B, H, O) with rows ``mask`` (B, H)
-        valid."""
+        """Contrastive loss over pairs from windows (B, H, O) whose valid rows are ``mask``."""
         batch, horizon, _ = z_windows.shape
         device = z_windows.device
 

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Known:
-    """Entries that are given: ``mask`` and ``z_values``, both (batch, horizon, D), in model
-    units."""
+    """Given entries: ``mask`` and ``z_values``, both (batch, horizon, D), in model units."""
 
     mask: Tensor
     z_values: Tensor
@@ -78,8 +77,7 @@ class Known:
 
 
 def _rows_of(pin: Pin, times: Tensor, batch: int) -> Tensor:
-    """(batch, horizon) bool: the first row at or after the pin's time, and later ones if it
-    holds."""
+    """(batch, horizon) bool: the first row at or after the pin's time; later ones if it holds."""
     horizon = len(times)
     if isinstance(pin.time, str):
         row = torch.full((batch,), horizon - 1)
@@ -107,8 +105,7 @@ def reverse_chain(
     noise: Callable[[Tensor], Tensor],
     on_step: Callable[[int, Trajectory], None] | None,
 ) -> Tensor:
-    """z (batch, horizon, D) sampled from the model given ``known`` (thesis Algorithm 5, lines 3 to
-    11)."""
+    """z (batch, horizon, D) sampled from the model given ``known`` (Algorithm 5, lines 3 to 11)."""
     levels = spaced_levels(len(model.alpha_bar), sampler.steps)
     guidance = sampler.guidance
     z = known.apply(sampler.temperature * noise(known.z_values))  # line 3
