@@ -135,7 +135,7 @@ def figure_scores(evaluations: Sequence[Mapping[str, Any]]) -> Figure:
     figure.set_size_inches(7.6, 0.34 * place + 0.9)
     ax.axvline(100, color=MUTED, lw=1, ls=":", zorder=0)
     ax.set_yticks(places, names)
-    ax.set_xlabel("normalized score: 0 = random policy, 100 = D4RL's reference policy")
+    ax.set_xlabel("normalized score (0 = random, 100 = reference policy)")
     ax.set(xlim=(ax.get_xlim()[0], 1.07 * ax.get_xlim()[1]), ylim=(place - 0.6, -0.5))
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.tick_params(axis="y", length=0)

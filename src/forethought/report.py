@@ -211,7 +211,7 @@ def _page(results: Sequence[Record], title: str, pictures: dict[str, bytes]) -> 
     body = [f'<h1>{escape(title)}</h1><p class="lead">{INTRODUCTION}</p>']
     tasks = figures.by_task(evaluations)
     if evaluations:
-        cards = [_card(evaluation, group) for group in tasks.values() for evaluation in group]
+        cards = [_card(task, one, group) for task, group in tasks.items() for one in group]
         caption = "Published values were measured elsewhere and on other starts: context only."
         chart = _picture("scores.png", figures.figure_scores(evaluations), caption, pictures)
         body += ['<div class="cards">', *cards, f"</div><section>{chart}</section>"]
@@ -232,7 +232,7 @@ def _page(results: Sequence[Record], title: str, pictures: dict[str, bytes]) -> 
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n{text}</html>\n'
 
 
-def _card(evaluation: Record, group: Sequence[Record]) -> str:
+def _card(task: str, evaluation: Record, group: Sequence[Record]) -> str:
     """The score in large, beside what else is known of the task."""
     interval = _score_text(evaluation).partition(" ")[2].strip("[]").replace(",", " to")
     lines = [("95 % interval", interval or "unknown")]
@@ -243,7 +243,8 @@ def _card(evaluation: Record, group: Sequence[Record]) -> str:
     lines += [(item["name"], _score_text(item).partition(" [")[0]) for item in others]
     items = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in lines)
     score, label = evaluation["score"]["mean"], escape(_label(evaluation, group))
-    return f'<div class="card"><h3>{label}</h3><p class="big">{score:.1f}</p><dl>{items}</dl></div>'
+    label = f'{escape(task.rpartition("/")[2])}</h3><p class="small">{label}</p>'
+    return f'<div class="card"><h3>{label}<p class="big">{score:.1f}</p><dl>{items}</dl></div>'
 
 
 def _strip(plan: Record, pictures: dict[str, bytes]) -> str:
