@@ -1,4 +1,4 @@
-"""The command line: ``forethought data | train | evaluate | plan | report | list | demo``.
+"""The command line: ``forethought data | train | evaluate | plan | study | report | list | demo``.
 
 Each command is a frozen dataclass whose fields are its flags (read by tyro) and a ``run`` method. A
 recipe's own settings are flags too: ``forethought train diffuser/maze-umaze --train.steps 100``.
@@ -159,6 +159,41 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Study:
+    """Compute and draw a figure or table of the thesis: table-5-1, figure-5-3, ..."""
+
+    name: Name
+    out: Path | None = None
+    """result file; default results/NAME.json. Parts it holds already are not computed again"""
+    figures: Path = Path("runs/figures")
+    """folder for the pictures"""
+    plot_only: bool = False
+    """draw what the result file holds; needs no model"""
+    only: tuple[str, ...] = ()
+    """parts to compute, all by default"""
+    redo: bool = False
+    """compute parts even if the file holds them"""
+    budget: float | None = None
+    """minutes; parts that would take longer are left for later"""
+    episodes: int = 0
+    """episodes a row; 0 = as published in docs/results.md"""
+    seed: int = 0
+
+    def run(self) -> None:
+        from forethought.studies.base import StudySettings
+
+        commands.run_and_draw_study(
+            self.name,
+            StudySettings(episodes=self.episodes, seed=self.seed, console=console),
+            self.out or Path("results") / f"{self.name}.json",
+            self.figures,
+            only=self.only,
+            redo=self.redo,
+            budget=0.0 if self.plot_only else self.budget,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """Turn result files into tables, figures and one self-contained HTML page."""
 
@@ -203,6 +238,7 @@ _COMMANDS: dict[str, Any] = {
     "train": Train,
     "evaluate": Evaluate,
     "plan": Plan,
+    "study": Study,
     "report": Report,
     "list": List,
     "demo": Demo,
@@ -214,10 +250,11 @@ them.
 
   forethought demo                             see all of it run, in minutes
   forethought list                             what there is: recipes, data sets, environments
-  forethought data build maze-umaze            make a data set (or: data import FILE, data info
-  FOLDER) forethought train diffuser/maze-umaze        learn from it
+  forethought data build maze-umaze            make a data set (or: data import FILE, info FOLDER)
+  forethought train diffuser/maze-umaze        learn from it
   forethought evaluate runs/diffuser/maze-umaze/seed0 --episodes 100
   forethought plan pretrained/diffuser/maze-large --start 1 1 --goal 7 9
+  forethought study table-5-1                  recompute a table or figure of the thesis
   forethought report runs --out report         tables, figures, one HTML page
 
 Every command explains its flags: forethought train diffuser/maze-umaze --help

@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from rich.console import Console
+from rich.markdown import Markdown
 from rich.progress import Progress
 from rich.table import Table
 
@@ -33,7 +34,8 @@ from forethought.evaluation import make_policy, rounded
 from forethought.figures import figure_strip
 from forethought.models.base import Model
 from forethought.policy import PlanningPolicy
-from forethought.registry import datasets, did_you_mean, recipes
+from forethought.registry import datasets, did_you_mean, recipes, studies
+from forethought.studies.base import Study, StudySettings, run_study
 from forethought.training import train_experiment
 
 
@@ -235,12 +237,39 @@ def make_report(
     console.print(f"{len(loaded)} results; open {page}")
 
 
+def run_and_draw_study(
+    name: str,
+    settings: StudySettings,
+    file: Path,
+    figures: Path,
+    *,
+    only: tuple[str, ...],
+    redo: bool,
+    budget: float | None,
+) -> None:
+    """Compute what is missing of a study, draw its figures, print its tables."""
+    study: Study = studies[name]()
+    unknown = [part for part in only if part not in {known.name for known in study.parts}]
+    if unknown:
+        names = [known.name for known in study.parts]
+        raise ValueError(did_you_mean(unknown[0], names, kind=f"part of {name}"))
+    result = run_study(name, study, settings, file, only=only, redo=redo, budget_minutes=budget)
+    if not result["parts"]:
+        raise ValueError(f"{file} holds no part of {name} yet; run it without --plot-only")
+    figures.mkdir(parents=True, exist_ok=True)
+    for label, figure in study.plot(result["parts"]).items():
+        path = figures / f"{name}-{label}.png"
+        figure.savefig(path, dpi=150)
+        settings.console.print(f"drawn: {path}")
+    settings.console.print(Markdown(study.markdown(result["parts"])))
+
+
 def list_names(recipe: str, console: Console) -> None:
     """Print recipes, data sets and environments, or one recipe's settings."""
     if recipe:
         console.print_json(json.dumps(to_json(find_recipe(recipe))))
         return
-    for title, registry in (("recipes", recipes), ("data sets", datasets)):
+    for title, registry in (("recipes", recipes), ("data sets", datasets), ("studies", studies)):
         table = Table(title=title, title_justify="left", box=None, show_header=False)
         for name in registry:
             doc = (registry[name].__doc__ or "").splitlines()
