@@ -165,7 +165,10 @@ def plan_once(
     if not isinstance(env.unwrapped, MazeEnv):
         raise ValueError(f"`forethought plan` draws mazes; {path} was trained for {env.spec}")
     options = {"start": points[0], "goal": points[1]}
-    data = execute_plan(model, env, make_policy(model, planner, control), options, seed)
+    policy = make_policy(model, planner, control)
+    if not isinstance(policy, PlanningPolicy):
+        raise ValueError(f"{path} acts without planning; `forethought evaluate` scores it")
+    data = execute_plan(model, env, policy, options, seed)
     data |= {"recipe": config["experiment"].name}
     out.mkdir(parents=True, exist_ok=True)
     write_result(out / "plan.json", data)

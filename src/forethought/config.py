@@ -20,7 +20,7 @@ from forethought.registry import did_you_mean, models, planners
 if TYPE_CHECKING:  # for annotations only: layer 0 imports nothing above it
     from forethought.data.episodes import EpisodeDataset
     from forethought.data.views import View
-    from forethought.models.base import Model
+    from forethought.models.base import Actor, Model
     from forethought.planners.base import Planner
     from forethought.types import Spaces
 
@@ -43,8 +43,9 @@ class PlannerConfig(ABC):
     """Settings of one planner class."""
 
     @abstractmethod
-    def build(self, model: Model) -> Planner:
-        """The planner over a trained model; raises if the model lacks what it needs."""
+    def build(self, model: Model) -> Planner | Actor:
+        """The planner over a trained model (or the model, if it acts by itself); raises if the
+        model lacks what it needs."""
 
 
 @dataclass(frozen=True, kw_only=True)

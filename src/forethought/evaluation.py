@@ -25,8 +25,9 @@ from forethought.checkpoint import (
 )
 from forethought.config import ControlConfig, Experiment, PlannerConfig, to_json
 from forethought.envs.maze import MazeEnv
-from forethought.models.base import Model
-from forethought.policy import PlanningPolicy, make_controller
+from forethought.models.base import Actor, Model
+from forethought.planners.reactive import ReactiveConfig
+from forethought.policy import PlanningPolicy, ReactivePolicy, make_controller
 from forethought.references import published_scores, reference_policies
 from forethought.registry import did_you_mean
 from forethought.rollout import Evaluation, evaluate
@@ -45,10 +46,15 @@ class EvaluationSettings:
     references: bool = True
 
 
-def make_policy(model: Model, planner: PlannerConfig, control: ControlConfig) -> PlanningPolicy:
-    """The planning policy that the settings describe."""
+def make_policy(
+    model: Model, planner: PlannerConfig, control: ControlConfig
+) -> PlanningPolicy | ReactivePolicy:
+    """The policy that the settings describe."""
+    built = planner.build(model)
+    if isinstance(built, Actor):
+        return ReactivePolicy(built)
     return PlanningPolicy(
-        planner.build(model),
+        built,
         make_controller(control, model.spaces.action_dim),
         replan_every=control.replan_every,
         goal_time=control.goal_time,
@@ -72,12 +78,13 @@ def evaluate_checkpoint(
     policy = make_policy(load_model(path), planner, control)
     protocol = _protocol(path, config, planner, control)
     result = _run(policy, env_id, settings, protocol, f"evaluating {path}", console)
-    times = 1e3 * np.array(policy.plan_seconds)
-    result.protocol["plans"] = len(times)
-    result.protocol["plan_ms"] = {
-        "median": round(float(np.median(times)), 2),
-        "p99": round(float(np.percentile(times, 99)), 2),
-    }
+    if isinstance(policy, PlanningPolicy):
+        times = 1e3 * np.array(policy.plan_seconds)
+        result.protocol["plans"] = len(times)
+        result.protocol["plan_ms"] = {
+            "median": round(float(np.median(times)), 2),
+            "p99": round(float(np.percentile(times, 99)), 2),
+        }
     data = {"kind": "evaluation", "recipe": experiment.name, **result.to_json()}
     data["references"] = _references(env_id, settings, control, console)
     data["published"] = published_scores(env_id)
@@ -136,14 +143,11 @@ def _protocol(
     levels = to_json(config["experiment"].model).get("denoising_steps")
     return {
         "checkpoint": str(path),
-        "replan_every": control.replan_every,
-        "goal_time": control.goal_time,
-        "controller": control.controller,
+        **_control_protocol(planner, control),
         "candidates": settings.get("candidates"),
         "network_calls": sampler.get("steps") or levels,
         "sampler": sampler.get("kind"),
         "planner": settings,
-        "control": to_json(control),
         "train_seconds": facts.get("train_seconds"),
         "train_steps": facts.get("steps"),
         "dataset": {key: config["dataset"].get(key) for key in ("name", "fingerprint", "seed")},
@@ -151,6 +155,17 @@ def _protocol(
         "commit": current_commit(),
         "made": date.today().isoformat(),
         "hardware": hardware(),
+    }
+
+
+def _control_protocol(planner: PlannerConfig, control: ControlConfig) -> dict[str, Any]:
+    if isinstance(planner, ReactiveConfig):
+        return {"controller": "the model's own actions"}
+    return {
+        "replan_every": control.replan_every,
+        "goal_time": control.goal_time,
+        "controller": control.controller,
+        "control": to_json(control),
     }
 
 
@@ -167,7 +182,10 @@ def _references(
 
 
 def _maze_examples(
-    env_id: str, result: Evaluation, policy: PlanningPolicy, settings: EvaluationSettings
+    env_id: str,
+    result: Evaluation,
+    policy: PlanningPolicy | ReactivePolicy,
+    settings: EvaluationSettings,
 ) -> dict[str, Any]:
     """The layout, and for the last wave's first episodes the executed and the imagined path."""
     env = gymnasium.make(env_id, disable_env_checker=True).unwrapped
@@ -176,15 +194,17 @@ def _maze_examples(
     wave = (len(result.paths) - 1) // settings.parallel * settings.parallel
     examples = []
     for index, episode in enumerate(result.paths[wave : wave + N_EXAMPLES]):
-        imagined = policy.first_references[index]
-        if imagined is None or episode.goal is None:
+        imagined = None
+        if isinstance(policy, PlanningPolicy):
+            imagined = policy.first_references[index]
+        if episode.goal is None:
             continue
         examples.append(
             {
                 "start": rounded(episode.observations[0, :2]),
                 "goal": rounded(episode.goal[:2]),
                 "executed": rounded(episode.observations[:, :2]),
-                "imagined": rounded(imagined[:, :2]),
+                "imagined": None if imagined is None else rounded(imagined[:, :2]),
                 "success": result.episodes[wave + index]["success"],
             }
         )
@@ -211,4 +231,5 @@ def _print_scores(data: dict[str, Any], console: Console) -> None:
     for row in data["published"]:
         table.add_row(f"{row['name']} (published)", f"{row['score']:.1f}", "", "")
     console.print(table)
-    console.print(f"one plan: median {data['protocol']['plan_ms']['median']} ms")
+    if "plan_ms" in data["protocol"]:
+        console.print(f"one plan: median {data['protocol']['plan_ms']['median']} ms")

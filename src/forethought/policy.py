@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from forethought.config import ControlConfig
+from forethought.models.base import Actor
 from forethought.planners.base import Planner
 from forethought.types import Plan, Trajectory
 
@@ -31,6 +32,21 @@ class Policy(Protocol):
     ) -> Tensor:
         """Actions (n, A) for observations (n, O); ``rows`` says which environments these are."""
         ...
+
+
+class ReactivePolicy:
+    """Asks the model for an action at every step."""
+
+    def __init__(self, actor: Actor) -> None:
+        self._actor = actor
+
+    def reset(self, n_envs: int, seeds: Sequence[int] | None = None) -> None:
+        """Nothing to forget."""
+
+    def __call__(
+        self, observation: Tensor, goal: Tensor | None = None, rows: Tensor | None = None
+    ) -> Tensor:
+        return self._actor.act(observation, goal)
 
 
 class Controller(Protocol):

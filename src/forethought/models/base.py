@@ -137,6 +137,15 @@ class ArrivalEstimator(ABC):
         in the data, higher is better; None if this model was trained without a judge."""
 
 
+class Actor(ABC):
+    """Capability: act at once, without a plan."""
+
+    @abstractmethod
+    def act(self, observation: Tensor, goal: Tensor | None = None) -> Tensor:
+        """Actions (batch, A) for observations (batch, O), and goals (batch, O) if it wants them,
+        all in environment units."""
+
+
 Capability = TypeVar("Capability")
 
 
@@ -144,7 +153,7 @@ def require(model: Model, capability: type[Capability], *, needed_by: str) -> Ca
     """``model`` as ``capability``; ValueError saying what the model offers if it lacks it."""
     if isinstance(model, capability):
         return model
-    bases = (TrajectorySampler, ArrivalEstimator)
+    bases = (TrajectorySampler, ArrivalEstimator, Actor)
     offered = [base.__name__ for base in bases if isinstance(model, base)]
     raise ValueError(
         f"{needed_by} needs a model that is a {capability.__name__}; {type(model).__name__} offers "
