@@ -55,13 +55,15 @@ def write_atomically(file: Path, write: Callable[[Path], None]) -> None:
 
 def write_result(file: Path, data: dict[str, Any]) -> None:
     """Write a result file atomically, one line a key: long lists stay short on disk."""
-    lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in data.items()]
+    lines = [
+        f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in data.items()
+    ]
     write_text(file, "{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def write_json(file: Path, data: Any) -> None:
     """Write JSON atomically, readable by people."""
-    write_text(file, json.dumps(data, indent=2) + "\n")
+    write_text(file, json.dumps(data, indent=2, allow_nan=False) + "\n")
 
 
 def write_text(file: Path, text: str) -> None:

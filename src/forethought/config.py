@@ -106,8 +106,8 @@ class ControlConfig:
     goal_time: Literal["fixed", "receding"] = "fixed"
     """when replanning: keep the first plan's arrival time, or choose a new one"""
     settled_within: tuple[float, ...] = ()
-    """once a plan has ended, do not plan again while every observation dimension is this close to
-    its last row (environment units, one number a dimension; empty = always plan again when due)"""
+    """once a plan has ended, do not plan again while the observation's first dimensions are this
+    close to its last row (environment units, one number each; empty = always plan when due)"""
 
 
 @dataclass(frozen=True, kw_only=True)

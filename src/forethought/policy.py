@@ -148,8 +148,9 @@ class PlanningPolicy:
     replan_every: environment steps between plans; 0 = plan once an episode
     goal_time: "fixed" keeps the first plan's arrival time, so later plans get shorter; "receding"
         lets the planner choose anew (refused for one that would only move the goal away for ever)
-    settled_within: (O,) environment units; a plan that has ended this close to its last row is
-        held. Data without pauses teaches no way to stay, so a new plan would leave and come back
+    settled_within: environment units, for the first dimensions of the observation; a plan that
+        has ended this close to its last row is held. Data without pauses teaches no way to stay,
+        so a new plan would leave and come back
 
     Every environment is planned for by itself, with noise of its own, so that its actions do not
     depend on how many run side by side.
@@ -216,7 +217,8 @@ class PlanningPolicy:
         reference = self._references[env]
         if reference is None or not len(self._settled_within) or self._steps[env] < self._ends[env]:
             return False
-        return bool(((observation - reference[-1]).abs() <= self._settled_within).all())
+        distance = (observation - reference[-1]).abs()[: len(self._settled_within)]
+        return bool((distance <= self._settled_within).all())
 
     def _replan(self, env: int, observation: Tensor, goal: Tensor | None) -> None:
         previous = self.plans[env]

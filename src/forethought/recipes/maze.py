@@ -8,7 +8,6 @@ small network, a handful of DDIM steps, arrival as early as the data's behavior 
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 from forethought.config import ControlConfig, Experiment, TrainConfig
@@ -70,7 +69,7 @@ def _best(
             look_ahead=4.0,
             replan_every=replan,
             goal_time="receding",
-            settled_within=(0.2, 0.2, math.inf, math.inf),
+            settled_within=(0.2, 0.2),  # of the position,
         ),
     )
 
