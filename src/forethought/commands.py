@@ -6,11 +6,8 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 import gymnasium
-import matplotlib.pyplot as plt
-import numpy as np
 import torch
 from rich.console import Console
 from rich.markdown import Markdown
@@ -30,9 +27,9 @@ from forethought.data.episodes import EpisodeDataset
 from forethought.data.imports import import_dataset
 from forethought.data.summary import print_summary
 from forethought.envs.maze import MazeEnv
-from forethought.evaluation import make_policy, rounded
+from forethought.evaluation import make_policy
 from forethought.figures import figure_strip
-from forethought.models.base import Model
+from forethought.plan_file import execute_plan
 from forethought.policy import PlanningPolicy
 from forethought.registry import datasets, did_you_mean, recipes, studies
 from forethought.studies.base import Study, StudySettings, run_study
@@ -158,7 +155,7 @@ def plan_once(
     seed: int,
     console: Console,
 ) -> None:
-    """Plan and execute once between two points of a maze; write plan.json and plan.png."""
+    """Plan and execute once in a maze; write plan.json, plan.png and the viewer, plan.html."""
     config = load_config(path)
     model = load_model(path)
     env = gymnasium.make(config["experiment"].env, disable_env_checker=True)
@@ -168,65 +165,17 @@ def plan_once(
     policy = make_policy(model, planner, control)
     if not isinstance(policy, PlanningPolicy):
         raise ValueError(f"{path} acts without planning; `forethought evaluate` scores it")
-    data = execute_plan(model, env, policy, options, seed)
-    data |= {"recipe": config["experiment"].name}
+    data = execute_plan(env, policy, options, seed) | {"recipe": config["experiment"].name}
     out.mkdir(parents=True, exist_ok=True)
     write_result(out / "plan.json", data)
-    figure = figure_strip(data)
-    figure.savefig(out / "plan.png", dpi=150)
-    plt.close(figure)
+    figure_strip(data).savefig(out / "plan.png", dpi=150)
+    page = report.write_html([data], out / "plan.html", title=f"A plan of {data['recipe']}")
     arrived = "arrives" if data["success"] else "does not arrive"
     console.print(
         f"plan of {data['arrival']} steps in {1e3 * data['seconds']:.1f} ms; executed, it "
         f"{arrived}. "
-        f"See {out / 'plan.png'}"
+        f"See {out / 'plan.png'}, or open {page} to look through its making"
     )
-
-
-def execute_plan(
-    model: Model,
-    env: gymnasium.Env,
-    policy: PlanningPolicy,
-    options: dict[str, Any],
-    seed: int,
-) -> dict[str, Any]:
-    """One episode between given points, with every clean estimate of its first plan."""
-    observation, _ = env.reset(seed=seed, options=options)
-    maze = env.unwrapped
-    assert isinstance(maze, MazeEnv), "checked by the caller"
-    strip: list[dict[str, Any]] = []
-
-    def keep(level: int, estimate: Any) -> None:
-        positions = rounded(estimate.observations[0, :, :2])
-        strip.append({"level": level, "positions": positions})
-
-    policy.reset(1, [seed])
-    policy.planner.on_step = keep
-    goal = torch.from_numpy(maze.goal_observation)[None]
-    executed, done, success = [observation[:2]], False, False
-    while not done:
-        action = policy(torch.from_numpy(observation)[None], goal)[0].numpy()
-        policy.planner.on_step = None
-        observation, _, terminated, truncated, info = env.step(np.clip(action, -1, 1))
-        executed.append(observation[:2])
-        done, success = terminated or truncated, info["success"]
-    plan = policy.first_plans[0]
-    assert plan is not None, "an episode has at least one step"
-    arrival = int(plan.stats["arrival"][0])
-    return {
-        "kind": "plan",
-        "layout": "\n".join(maze.layout.rows),
-        "start": rounded(options["start"]),
-        "goal": rounded(options["goal"]),
-        "arrival": arrival,
-        "seconds": plan.stats["seconds"],
-        "times": plan.trajectory.times.tolist(),
-        "observations": rounded(plan.trajectory.observations[0]),
-        "strip": strip,
-        "candidates": [],
-        "executed": rounded(executed[: 2 * arrival]),
-        "success": bool(success),
-    }
 
 
 def make_report(

@@ -22,9 +22,16 @@ from matplotlib.figure import Figure
 from forethought import figures
 from forethought.envs.maze_layout import Layout
 from forethought.scores import paired_difference
+from forethought.study_sections import facts_text, study_html, study_markdown
+from forethought.viewer import content_policy, viewer_html, viewer_script, viewer_style
 
 Record = Mapping[str, Any]
-REQUIRED = {"evaluation": ("recipe", "score", "n", "protocol"), "plan": ("recipe", "strip")}
+REQUIRED = {
+    "evaluation": ("recipe", "score", "n", "protocol"),
+    "plan": ("recipe", "strip"),
+    "study": ("study", "parts", "provenance"),
+}
+FACTS = ("hardware", "dataset", "checkpoint", "seed", "goal_time", "wall_seconds", "made")
 COLUMNS = "method,score,success,n,starts,replans,candidates,network calls,controller,plan ms (p99),"
 COLUMNS = (COLUMNS + "train min,commit,source").split(",")
 COMPARABLE = (
@@ -35,8 +42,11 @@ COMPARABLE = (
 INTRODUCTION = (
     "Each planner here learned a generative model of trajectories from recorded behavior. To act,"
     " it imagines: from the model it draws whole futures that fit the present and the goal, and a"
-    " controller follows one of them in the simulator. Scores are averages over all episodes;"
-    " pictures show a few. A score of 0 is a random policy, 100 D4RL's reference policy."
+    " controller follows one of them in the simulator."
+)
+SCORES = (
+    " Scores are averages over all episodes; pictures show a few. A score of 0 is a random policy,"
+    " 100 D4RL's reference policy."
 )
 STRIP_CAPTION = (
     "How a plan appears: all its time steps start as noise and are refined together, left to right,"
@@ -96,18 +106,21 @@ def markdown_table(evaluations: Sequence[Record]) -> str:
 
 
 def write_results_markdown(results: Sequence[Record], out_file: str | Path) -> Path:
-    """Write a section for every task: its table, then how each of its rows was made."""
+    """Write a section for every task and study: its tables, then how each row was made."""
     parts = ["# Results", "Made by `forethought report`; do not edit.", COMPARABLE]
     for task, group in figures.by_task(_of_kind(results, "evaluation")).items():
         parts += [f"## {task}", markdown_table(group), *_paired(group)]
         for evaluation in group:
-            parts.append(f"**{_label(evaluation, group)}.** {_provenance(evaluation)}")
+            parts.append(
+                f"**{_label(evaluation, group)}.** {facts_text(evaluation['protocol'], FACTS)}"
+            )
             parts.append(f"```\n{evaluation['protocol'].get('command', 'not recorded')}\n```")
+    parts += [study_markdown(result) for result in _of_kind(results, "study")]
     return _write(Path(out_file), "\n\n".join(parts) + "\n")
 
 
 def write_html(results: Sequence[Record], out_file: str | Path, *, title: str) -> Path:
-    """Write one HTML file that holds everything it shows: no network, no script, no other file."""
+    """Write one HTML file that holds everything it shows: no network, no other file."""
     return _write(Path(out_file), _page(results, title, {}))
 
 
@@ -194,21 +207,11 @@ def _paired(group: Sequence[Record]) -> list[str]:
     return sentences
 
 
-def _provenance(evaluation: Record) -> str:
-    """What else went into a score: "name: value; ..."."""
-    facts = []
-    for key in ("hardware", "dataset", "checkpoint", "seed", "goal_time", "wall_seconds", "made"):
-        value = evaluation["protocol"].get(key)
-        if isinstance(value, Mapping):
-            value = ", ".join(f"{name} {part}" for name, part in value.items() if part)
-        facts += [] if value is None else [f"{key.replace('_', ' ')}: {value}"]
-    return "; ".join(facts)
-
-
 def _page(results: Sequence[Record], title: str, pictures: dict[str, bytes]) -> str:
     """The whole page; every picture drawn for it is also put into `pictures` by file name."""
     evaluations, plans = _of_kind(results, "evaluation"), _of_kind(results, "plan")
-    body = [f'<h1>{escape(title)}</h1><p class="lead">{INTRODUCTION}</p>']
+    lead = INTRODUCTION + (SCORES if evaluations else "")
+    body = [f'<h1>{escape(title)}</h1><p class="lead">{lead}</p>']
     tasks = figures.by_task(evaluations)
     if evaluations:
         cards = [_card(task, one, group) for task, group in tasks.items() for one in group]
@@ -218,15 +221,19 @@ def _page(results: Sequence[Record], title: str, pictures: dict[str, bytes]) -> 
     for task, group in tasks.items():
         body.append(f"<section><h2>{escape(task)}</h2>")
         recipes = {evaluation["recipe"] for evaluation in group}
-        body += [_strip(plan, pictures) for plan in plans if plan["recipe"] in recipes]
+        body += [_plan(plan, pictures) for plan in plans if plan["recipe"] in recipes]
         plans = [plan for plan in plans if plan["recipe"] not in recipes]
         for evaluation in group:
             label = _label(evaluation, group)
             body += [f"<h3>{escape(label)}</h3>", _failures(evaluation)]
             body += _episodes(evaluation, f"{task.rpartition('/')[2]} {label}", pictures)
         body += [_table(group), "</section>"]
-    body += [f"<section>{_strip(plan, pictures)}</section>" for plan in plans]
-    head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
+    body += [f"<section>{_plan(plan, pictures)}</section>" for plan in plans]
+    for result in _of_kind(results, "study"):
+        body.append(f"<section>{_study(result, pictures)}</section>")
+    body += [viewer_script()] if _of_kind(results, "plan") else []
+    head = f'<meta charset="utf-8">{content_policy()}<title>{escape(title)}</title>'
+    head += f"<style>{STYLE}{viewer_style()}</style>"
     head += '<meta name="viewport" content="width=device-width, initial-scale=1">'
     text = "<body><main>" + "\n".join(body) + "</main></body>"
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n{text}</html>\n'
@@ -247,11 +254,22 @@ def _card(task: str, evaluation: Record, group: Sequence[Record]) -> str:
     return f'<div class="card"><h3>{label}<p class="big">{score:.1f}</p><dl>{items}</dl></div>'
 
 
-def _strip(plan: Record, pictures: dict[str, bytes]) -> str:
+def _plan(plan: Record, pictures: dict[str, bytes]) -> str:
+    """The viewer, and the strip that stands in for it where scripts do not run."""
     if not plan["strip"] or not plan.get("layout"):
         return ""
     name, figure = f"{plan['recipe']} denoising.png", figures.figure_strip(plan)
-    return _picture(name, figure, STRIP_CAPTION, pictures)
+    strip, viewer = _picture(name, figure, STRIP_CAPTION, pictures), viewer_html(plan)
+    return f"<div data-without-script>{strip}</div>{viewer}"
+
+
+def _study(result: Record, pictures: dict[str, bytes]) -> str:
+    text, drawn, made = study_html(result)
+    shown = [
+        _picture(f"{result['study']} {label}.png", figure, label, pictures)
+        for label, figure in drawn.items()
+    ]
+    return text + "".join(shown) + made
 
 
 def _episodes(evaluation: Record, name: str, pictures: dict[str, bytes]) -> list[str]:
@@ -293,7 +311,10 @@ def _table(group: Sequence[Record]) -> str:
     """The table with its protocol columns, then how each of its rows was made."""
     notes = [f'<p class="small">{escape(text)}</p>' for text in (COMPARABLE, *_paired(group))]
     for evaluation in group:
-        facts, label = escape(_provenance(evaluation)), escape(_label(evaluation, group))
+        facts, label = (
+            escape(facts_text(evaluation["protocol"], FACTS)),
+            escape(_label(evaluation, group)),
+        )
         command = escape(evaluation["protocol"].get("command", "command not recorded"))
         notes.append(f'<p class="small"><b>{label}.</b> {facts}</p><pre>{command}</pre>')
     return _html_table([COLUMNS, *_rows(group)]) + "".join(notes)

@@ -8,9 +8,9 @@ built.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -101,6 +101,16 @@ class SamplerConfig:
 DEFAULT_SAMPLER = SamplerConfig()
 
 
+class OnStep(Protocol):
+    """Sees every step of a sampler, after its network call."""
+
+    def __call__(
+        self, level: int, estimate: Trajectory, sample: Trajectory | None = None, /
+    ) -> None:
+        """At noise ``level``: the model's ``estimate`` of the plan, made from the noisy
+        ``sample``; both (batch * n_candidates, horizon, dim), in environment units."""
+
+
 class TrajectorySampler(ABC):
     """Capability: draw whole trajectories that meet pins, bent by a guide."""
 
@@ -119,7 +129,7 @@ class TrajectorySampler(ABC):
         projection: Projection | None = None,
         sampler: SamplerConfig = DEFAULT_SAMPLER,
         generator: Generator = None,
-        on_step: Callable[[int, Trajectory], None] | None = None,
+        on_step: OnStep | None = None,
     ) -> Trajectory:
         """Trajectories (batch, n_candidates, horizon, dim) in environment units."""
 

@@ -12,7 +12,7 @@ Thesis Sections 5.2, 5.3 and C.3; Janner et al. 2022 (arXiv 2205.09991).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,6 +29,7 @@ from forethought.models.base import (
     ArrivalEstimator,
     Generator,
     Model,
+    OnStep,
     SamplerConfig,
     TrajectorySampler,
 )
@@ -277,13 +278,13 @@ class Diffuser(Model, TrajectorySampler, ArrivalEstimator):
         projection: Projection | None = None,
         sampler: SamplerConfig = DEFAULT_SAMPLER,
         generator: Generator = None,
-        on_step: Callable[[int, Trajectory], None] | None = None,
+        on_step: OnStep | None = None,
     ) -> Trajectory:
         """Algorithm 5, lines 3 to 11: trajectories (batch, n_candidates, horizon, dim).
 
         pins: at least the start;  times: as from ``plan_times``
         guide, projection: see ``forethought.types``
-        on_step(level, estimate): called after every network call
+        on_step(level, estimate, sample): called after every network call
         Raises ValueError for a horizon the network cannot take or a pin outside the plan.
         """
         self.network.check_horizon(len(times))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from forethought.models.base import GuidanceConfig, SamplerConfig
+from forethought.models.base import GuidanceConfig, OnStep, SamplerConfig
 from forethought.models.schedules import spaced_levels
 from forethought.types import Guide, Pin, Projection, Trajectory
 
@@ -103,7 +103,7 @@ def reverse_chain(
     projection: Projection | None,
     sampler: SamplerConfig,
     noise: Callable[[Tensor], Tensor],
-    on_step: Callable[[int, Trajectory], None] | None,
+    on_step: OnStep | None,
 ) -> Tensor:
     """z (batch, horizon, D) sampled from the model given ``known`` (Algorithm 5, lines 3 to 11)."""
     levels = spaced_levels(len(model.alpha_bar), sampler.steps)
@@ -122,7 +122,7 @@ def reverse_chain(
             z_clean = _ascend(z_clean, gradient, guidance, step.variance, known)
         z_clean = _project(model, known.apply(z_clean), times, projection)
         if on_step is not None:
-            on_step(level, model.decode(z_clean, times))
+            on_step(level, model.decode(z_clean, times), model.decode(z, times))
         mean = step.mean(z, z_clean, deterministic=sampler.kind == "ddim")  # line 6
         if gradient and guidance.at == "mean":  # line 8
             mean = _ascend(mean, gradient, guidance, step.variance, known)

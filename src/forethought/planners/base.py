@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 
 from torch import Tensor
 
-from forethought.models.base import Generator
+from forethought.models.base import Generator, OnStep
 from forethought.types import Plan, Trajectory
 
 
@@ -17,8 +16,8 @@ class Planner(ABC):
     chooses_arrival: bool = False
     """whether ``plan`` picks by itself when to be at the goal (else: at the plan's fixed length)"""
 
-    on_step: Callable[[int, Trajectory], None] | None = None
-    """sees intermediate plans, where the planner has any: (step, trajectory)"""
+    on_step: OnStep | None = None
+    """sees intermediate plans, where the planner has any"""
 
     @abstractmethod
     def plan(

@@ -98,11 +98,11 @@ class DiffusionPlanner(Planner):
             pins.append(Pin(arrival, goal, hold=True))
         calls = 0
 
-        def count(level: int, estimate: Trajectory) -> None:
+        def count(level: int, estimate: Trajectory, sample: Trajectory | None = None, /) -> None:
             nonlocal calls
             calls += 1
             if self.on_step is not None:
-                self.on_step(level, estimate)
+                self.on_step(level, estimate, sample)
 
         candidates = self._sampler.sample(
             pins,
@@ -120,6 +120,7 @@ class DiffusionPlanner(Planner):
         stats = {
             "arrival": arrival,
             "network_calls": calls,
+            "values": value,  # (batch, candidates)
             "seconds": time.perf_counter() - began,
         }
         return Plan(
