@@ -111,9 +111,8 @@ def write_results_markdown(results: Sequence[Record], out_file: str | Path) -> P
     for task, group in figures.by_task(_of_kind(results, "evaluation")).items():
         parts += [f"## {task}", markdown_table(group), *_paired(group)]
         for evaluation in group:
-            parts.append(
-                f"**{_label(evaluation, group)}.** {facts_text(evaluation['protocol'], FACTS)}"
-            )
+            facts = facts_text(evaluation["protocol"], FACTS)
+            parts.append(f"**{_label(evaluation, group)}.** {facts}")
             parts.append(f"```\n{evaluation['protocol'].get('command', 'not recorded')}\n```")
     parts += [study_markdown(result) for result in _of_kind(results, "study")]
     return _write(Path(out_file), "\n\n".join(parts) + "\n")
@@ -311,12 +310,11 @@ def _table(group: Sequence[Record]) -> str:
     """The table with its protocol columns, then how each of its rows was made."""
     notes = [f'<p class="small">{escape(text)}</p>' for text in (COMPARABLE, *_paired(group))]
     for evaluation in group:
-        facts, label = (
-            escape(facts_text(evaluation["protocol"], FACTS)),
-            escape(_label(evaluation, group)),
-        )
+        facts, label = facts_text(evaluation["protocol"], FACTS), _label(evaluation, group)
         command = escape(evaluation["protocol"].get("command", "command not recorded"))
-        notes.append(f'<p class="small"><b>{label}.</b> {facts}</p><pre>{command}</pre>')
+        notes.append(
+            f'<p class="small"><b>{escape(label)}.</b> {escape(facts)}</p><pre>{command}</pre>'
+        )
     return _html_table([COLUMNS, *_rows(group)]) + "".join(notes)
 
 

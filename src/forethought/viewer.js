@@ -81,6 +81,7 @@ class Viewer {
   drawMaze() {
     const { rows, edge, start, goal } = this.data, svg = this.parts.maze, rim = 0.6;
     const [height, width] = [rows.length, rows[0].length];
+    set(svg, { "aria-label": `The maze of ${this.data.recipe}, with the plan and its execution` });
     set(svg, { viewBox: `${edge + rim} ${edge + rim} ${width - 2 * rim} ${height - 2 * rim}` });
     shape(svg, "rect", { x: edge, y: edge, width, height, fill: "#fff" });
     let walls = "";
@@ -316,7 +317,8 @@ class Viewer {
 
   renderDenoising() {
     const { data, parts, state, shown } = this, held = this.hovered ?? state.candidate;
-    const frame = data.frames[state.step], done = this.last ? (shown / this.last) ** 3 : 1;
+    const frame = data.frames[state.step], smooth = !frame.samples || (state.show === "estimates" && frame.estimates);
+    const done = smooth || !this.last ? 1 : Math.max(0, shown - this.last + 1);  // noise is no path
     const resting = state.step === this.last && state.time > 0 && this.end > 0;
     this.candidates.forEach((candidate, k) => {
       const visible = parts.all.checked && k !== held, path = visible ? this.positions(k, shown) : [];

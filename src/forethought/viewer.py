@@ -43,6 +43,7 @@ def viewer_data(plan: Record) -> dict[str, Any] | None:
     colors = TIME(np.linspace(0, end, horizon).clip(max=1.0))
     executed, imagined = plan.get("executed") or [], _imagined(plan)
     return {
+        "recipe": plan["recipe"],
         "rows": list(Layout.parse(plan["layout"]).rows),
         "edge": 0.5 - HOME,  # cell (0, 0) begins here
         "near": NEAR,
