@@ -192,10 +192,29 @@ def test_plan_writes_a_picture_and_numbers(place, capsys):
     assert run(*words) == 0
     plan = json.loads((place / "plan" / "plan.json").read_text())
     assert plan["start"] == [1, 1] and plan["goal"] == [3, 1]
-    assert len(plan["strip"]) == 2  # sampling steps of the recipe
+    assert len(plan["strip"]) == len(plan["denoising"]) == 3  # noise, then two sampling steps
     np.testing.assert_allclose(plan["observations"][0][:2], [1, 1], atol=1e-3)
     assert (place / "plan" / "plan.png").read_bytes().startswith(b"\x89PNG")
-    assert "plan.png" in capsys.readouterr().out
+    assert 'class="viewer"' in (place / "plan" / "plan.html").read_text()
+    said = capsys.readouterr().out
+    assert "plan.png" in said and "plan.html" in said
+
+
+def test_plan_holds_all_candidates_with_the_best_chosen(place):
+    words = ["plan", "model", "--start", "1", "1", "--goal", "3", "1", "--out", "five"]
+    assert run(*words, "--planner.candidates", "5") == 0
+    plan = json.loads((place / "five" / "plan.json").read_text())
+    values = [candidate["value"] for candidate in plan["candidates"]]
+    assert len(values) == 5 and values == sorted(values, reverse=True) and plan["chosen"] == 0
+    assert len({candidate["drawn"] for candidate in plan["candidates"]}) == 5
+    for frame in plan["denoising"]:
+        assert np.shape(frame["samples"])[0] == 5
+    rows = np.array(plan["observations"])[:, :2]
+    np.testing.assert_allclose(plan["denoising"][-1]["samples"][0], rows, atol=1e-3)
+    # the path it imagines passes through the plan's rows, at their times
+    kept = [t for t in plan["times"] if t < len(plan["imagined"])]
+    imagined = np.array(plan["imagined"])[kept]
+    np.testing.assert_allclose(imagined, rows[: len(kept)], atol=1e-3)
 
 
 def test_report_holds_the_results(place):

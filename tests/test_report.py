@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from forethought import figures
 from forethought.envs.maze_layout import LAYOUTS
+from forethought.registry import studies
 from forethought.report import (
     load_results,
     markdown_table,
@@ -20,6 +21,7 @@ from forethought.report import (
     write_report,
     write_results_markdown,
 )
+from forethought.studies.base import Part, Study
 
 LAYOUT = LAYOUTS["umaze"]
 START, GOAL = [0.8, 0.8], [2.8, 0.8]
@@ -175,7 +177,7 @@ def test_markdown_states_how_each_row_was_made(tmp_path):
 
 def test_html_is_self_contained_and_holds_every_score(report):
     page = report.read_text()
-    assert not re.search(r"https?://|<script|<link|@import", page)
+    assert not re.search(r"https?://|<script [^>]*src|<link|@import", page)
     assert all(source.startswith("data:image/") for source in re.findall(r'src="([^"]*)', page))
     for score in ("158.2", "77.7", "171.5", "128.9 ± 1.8"):
         assert score in page
@@ -236,3 +238,63 @@ def test_movie_has_frames_and_is_small(tmp_path, ending):
 def test_movie_of_an_unknown_kind_is_refused(tmp_path):
     with pytest.raises(ValueError, match="'.avi'; use .gif or .mp4"):
         figures.save_movie(tmp_path / "movie.avi", LAYOUT, path_through_umaze(9, 5), None, GOAL)
+
+
+MADE = {
+    "command": "forethought study fruit",
+    "commit": "abc1234",
+    "made": "2026-01-31",
+    "wall_seconds": 12.5,
+    "hardware": {"cpu": "a <fast> one", "threads": 2},
+}
+
+
+@pytest.fixture
+def fruit(monkeypatch):
+    """A study registered for one test, and its result file's content."""
+
+    def draw(parts):
+        figure = Figure()
+        figure.add_subplot().plot(parts.get("apples", {"weights": []})["weights"])
+        return {"weights": figure}
+
+    def describe(parts):
+        rows = "".join(f"| {name} | {max(part['weights'])} |\n" for name, part in parts.items())
+        code = "```\n# no heading\n```"
+        return f"# Weights\n\n| fruit | <b>g</b> |\n|---|---|\n{rows}\n*Heavy* fruit.\n\n{code}"
+
+    parts = tuple(Part(name=n, minutes=1, compute=lambda _: {}) for n in ("apples", "pears"))
+    study = Study(title="Fruit & weight", parts=parts, plot=draw, markdown=describe)
+    assert "fruit" not in studies  # which also reads the folder in, before it is added to
+    monkeypatch.setitem(studies._entries, "fruit", lambda: study)
+    made = {"apples": {"weights": [1.25, 3.5]}}
+    return {"kind": "study", "study": "fruit", "parts": made, "provenance": {"apples": MADE}}
+
+
+def test_page_shows_a_study_with_tables_figures_and_provenance(tmp_path, fruit):
+    report = write_report([fruit], tmp_path)
+    page = report.read_text()
+    assert "<h2>Fruit &amp; weight</h2>" in page and "<h3>Weights</h3>" in page
+    assert "<td>apples</td>" in page and "<td>3.5</td>" in page and "<em>Heavy</em>" in page
+    assert "<th>&lt;b&gt;g&lt;/b&gt;</th>" in page  # HTML in Markdown is text
+    assert "forethought study fruit" in page and "abc1234" in page and "a &lt;fast&gt; one" in page
+    assert (tmp_path / "fruit-weights.png").exists() and page.count("<img") == 1
+
+
+def test_markdown_holds_a_study_with_the_provenance_of_its_parts(tmp_path, fruit):
+    text = write_results_markdown([fruit], tmp_path / "r.md").read_text()
+    assert "\n## Fruit & weight\n\n### Weights\n" in text and "\n# no heading\n" in text
+    assert "| apples | 3.5 |" in text
+    assert "**apples.** commit: abc1234; made: 2026-01-31; wall seconds: 12.5; hardware:" in text
+    assert "```\nforethought study fruit\n```" in text and "pears" not in text
+
+
+def test_unknown_study_is_passed_over_with_a_note(tmp_path):
+    result = {"kind": "study", "study": "gone", "parts": {"a": 1}, "provenance": {}}
+    page = write_html([result], tmp_path / "page.html", title="x").read_text()
+    text = write_results_markdown([result], tmp_path / "r.md").read_text()
+    for made in (page, text):
+        assert "This version has no study gone; its results are not shown." in made
+    (tmp_path / "r.json").write_text('{"kind": "study", "study": "gone"}')
+    with pytest.raises(ValueError, match="study without parts, provenance"):
+        load_results(tmp_path / "r.json")

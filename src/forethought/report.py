@@ -312,9 +312,8 @@ def _table(group: Sequence[Record]) -> str:
     for evaluation in group:
         facts, label = facts_text(evaluation["protocol"], FACTS), _label(evaluation, group)
         command = escape(evaluation["protocol"].get("command", "command not recorded"))
-        notes.append(
-            f'<p class="small"><b>{escape(label)}.</b> {escape(facts)}</p><pre>{command}</pre>'
-        )
+        notes.append(f'<p class="small"><b>{escape(label)}.</b> {escape(facts)}</p>')
+        notes.append(f"<pre>{command}</pre>")
     return _html_table([COLUMNS, *_rows(group)]) + "".join(notes)
 
 
