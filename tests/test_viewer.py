@@ -357,9 +357,9 @@ def test_ball_and_ghost_follow_the_time(browser, page):
     move(browser, "time", 21)
     np.testing.assert_allclose(drawn(browser, "ball"), plan["executed"][21], atol=2e-3)
     np.testing.assert_allclose(drawn(browser, "ghost"), plan["imagined"][21], atol=2e-3)
-    assert drawn(browser, "distance") == "0.60 cells apart"
+    assert drawn(browser, "distance") == "0.60 apart"
     move(browser, "time", 5)
-    assert drawn(browser, "distance") == "0.00 cells apart"
+    assert drawn(browser, "distance") == "0.00 apart"
     browser.js("document.querySelector('p.parting button').click()")
     assert drawn(browser, "time") == f"21 of {ARRIVAL}"
     assert "for 14 of 41" in browser.js("document.querySelector('p.parting').textContent")

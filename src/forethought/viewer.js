@@ -360,7 +360,7 @@ class Viewer {
     for (const element of this.layers.movers.querySelectorAll(".part")) show(element, run && data.parting !== null);
     parts.time.value = t;
     parts.timeNumber.value = `${t} of ${this.end}`;
-    const text = gap === null ? "" : `${gap.toFixed(2)} cells apart`;
+    const text = gap === null ? "" : `${gap.toFixed(2)} apart`;
     parts.distance.value = text;
     set(parts.time, { "aria-valuetext": `step ${t} of ${this.end}${text && ", " + text}` });
     if (this.cursor) set(this.cursor, { d: `M${t} 0V40` });
