@@ -404,3 +404,14 @@ def test_page_fits_a_phone(browser, page):
     browser.open(page.as_uri())
     assert browser.js("document.documentElement.scrollWidth") <= 375
     browser.call("Emulation.clearDeviceMetricsOverride")
+
+
+def test_without_javascript_the_strip_is_seen(browser, page):
+    browser.call("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        browser.open(page.as_uri())
+        heights = "[...document.querySelectorAll('{}')].map(e => e.offsetHeight)"
+        assert min(browser.js(heights.format("figure"))) > 50
+        assert browser.js(heights.format(".viewer")) == [0, 0]
+    finally:
+        browser.call("Emulation.setScriptExecutionDisabled", value=False)
