@@ -1,20 +1,17 @@
 """The plan viewer, in Python and in a real browser.
 
-The browser is Chromium, driven over its DevTools pipe (JSON between zero bytes on file descriptors
-3 and 4), so nothing but Chromium itself is needed; without it these tests are skipped.
+Without Chromium (no other package is needed) the tests in the browser are skipped.
 """
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 import torch
+from chromium import Browser
 
 from forethought import plan_file
 from forethought.envs.maze_layout import LAYOUTS
@@ -176,96 +173,6 @@ def test_page_allows_its_own_script_alone_and_keeps_the_strip_without_it(tmp_pat
     assert re.search(r'<div class="viewer"[^>]* hidden>', page)
     assert page.count("<script>") == 1
     assert "<script>" not in write_html([], tmp_path / "page.html", title="Nothing").read_text()
-
-
-LAUNCHER = """
-import fcntl, os, sys
-commands, answers = (fcntl.fcntl(int(word), fcntl.F_DUPFD, 10) for word in sys.argv[1:3])
-os.dup2(commands, 3), os.dup2(answers, 4)
-os.execv(sys.argv[3], sys.argv[3:])
-"""
-
-
-class Browser:
-    """A headless Chromium: one page, its console, its errors and its requests."""
-
-    def __init__(self, executable, folder):
-        commands, self._send = os.pipe()
-        self._receive, answers = os.pipe()
-        words = [sys.executable, "-c", LAUNCHER, str(commands), str(answers), executable]
-        words += "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run".split()
-        words += "--disable-background-networking --disable-component-update".split()
-        words += ["--disable-sync", "--disable-dev-shm-usage", "--remote-debugging-pipe"]
-        words += [f"--user-data-dir={folder}", "about:blank"]
-        self._process = subprocess.Popen(
-            words, pass_fds=(commands, answers), stderr=subprocess.DEVNULL
-        )
-        os.close(commands), os.close(answers)
-        self._buffer, self._count, self._session, self.events = b"", 0, None, []
-        targets = self.call("Target.getTargets")["targetInfos"]
-        page = next(target["targetId"] for target in targets if target["type"] == "page")
-        attached = self.call("Target.attachToTarget", targetId=page, flatten=True)
-        self._session = attached["sessionId"]
-        for domain in ("Page", "Runtime", "Network", "Log"):
-            self.call(f"{domain}.enable")
-
-    def _read(self):
-        while b"\0" not in self._buffer:
-            piece = os.read(self._receive, 1 << 20)
-            assert piece, "Chromium ended early"
-            self._buffer += piece
-        text, self._buffer = self._buffer.split(b"\0", 1)
-        return json.loads(text)
-
-    def call(self, method, **parameters):
-        self._count += 1
-        message = {"id": self._count, "method": method, "params": parameters}
-        message |= {"sessionId": self._session} if self._session else {}
-        os.write(self._send, json.dumps(message).encode() + b"\0")
-        while True:
-            answer = self._read()
-            if answer.get("id") == self._count:
-                assert "error" not in answer, f"{method}: {answer['error']}"
-                return answer["result"]
-            self.events.append(answer)
-
-    def open(self, address):
-        self.call("Page.navigate", url="about:blank")
-        self.events.clear()
-        self.call("Page.navigate", url=address)
-        self.wait("document.readyState === 'complete'")
-
-    def js(self, expression):
-        answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
-        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
-        return answer["result"].get("value")
-
-    def wait(self, expression, seconds=8.0):
-        end = time.monotonic() + seconds
-        while not self.js(expression):
-            assert time.monotonic() < end, f"never true: {expression}"
-            time.sleep(0.02)
-
-    def complaints(self):
-        """Console messages, exceptions, and every request but the page's own."""
-        self.js("0")  # what came before it has arrived
-        names = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
-        found = [event for event in self.events if event.get("method") in names]
-        for event in self.events:
-            if event.get("method") == "Network.requestWillBeSent":
-                address = event["params"]["request"]["url"]
-                if not address.startswith(("file:", "data:")):
-                    found.append(address)
-        return found
-
-    def close(self):
-        os.close(self._send)  # Chromium ends with its pipe
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        os.close(self._receive)
 
 
 @pytest.fixture(scope="module")
