@@ -27,6 +27,7 @@ LAYERS = {
     "agents": 3,
     "planners": 4,
     "guides": 4,
+    "controllers": 5,
     "policy": 5,
     "rollout": 6,
     "scores": 6,

@@ -8,7 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from forethought.config import ControlConfig
+from forethought.config import ControlConfig, PursuitConfig
+from forethought.controllers import (
+    FollowActions,
+    PursuePath,
+    TrackObservations,
+    make_controller,
+)
+from forethought.data.splines import interpolate
 from forethought.data.views import Windows
 from forethought.guides import weighted_sum
 from forethought.guides.goals import reach
@@ -23,13 +30,7 @@ from forethought.models.base import (
 )
 from forethought.planners.base import Planner
 from forethought.planners.diffusion import DiffusionPlanner, DiffusionPlannerConfig
-from forethought.policy import (
-    FollowActions,
-    PlanningPolicy,
-    TrackObservations,
-    interpolate,
-    make_controller,
-)
+from forethought.policy import PlanningPolicy
 from forethought.rollout import rollout
 from forethought.types import Pin, Plan, Spaces, Trajectory
 
@@ -421,6 +422,62 @@ def test_plan_is_read_look_ahead_steps_ahead_and_its_last_row_is_held(look_ahead
     low = position.floor().long().clamp(max=3)
     planned = torch.lerp(points[low], points[low + 1], (position - low)[:, None])
     torch.testing.assert_close(actions, planned - torch.tensor([0.0, 1.0]))
+
+
+def pursuer(distance: float = 1.0, speed: float = 5.0) -> PursuePath:
+    """Of a double integrator with steps of 0.01 s that changes its velocity by 0.2 a step."""
+    config = PursuitConfig(
+        position=(0, 1),
+        velocity=(2, 3),
+        distance=distance,
+        speed=speed,
+        acceleration=0.2,
+        step_seconds=0.01,
+    )
+    return PursuePath(config)
+
+
+def test_pursuit_drives_each_coordinate_in_least_time_to_the_end_and_rests_there():
+    """Bang-bang control takes 2 sqrt(d / a) from rest to rest; a tenth of the braking is kept."""
+    controller, end = pursuer(speed=100.0), torch.tensor([3.0, -1.0, 0.0, 0.0])
+    rows = controller.prepare(path(torch.stack([end, end])[None], 1))[0]
+    state, progress, errors = torch.zeros(4), 0.0, []
+    for _ in range(200):
+        row, progress = controller.read(rows, progress, state)
+        push = controller(row[None], state[None])[0].clamp(-1, 1)
+        state[2:] += 0.2 * push
+        state[:2] += 0.01 * state[2:]
+        errors.append((state[:2] - end[:2]).abs())
+    least = 2 * (end[:2].abs() / 20).sqrt() / 0.01  # acceleration 0.2 / 0.01 = 20
+    for axis in range(2):
+        arrived = torch.stack(errors)[:, axis] < 0.05
+        first = int(arrived.long().argmax())
+        assert least[axis] * 0.75 < first < least[axis] * 1.15
+        assert bool(arrived[first:].all()), "it stays"
+
+
+def test_pursuit_aims_a_distance_ahead_and_never_jumps_to_another_branch():
+    """A path up and down two lanes 0.1 apart: progress grows along it though the lanes touch."""
+    up = torch.stack([torch.arange(0, 5, 0.05), torch.zeros(100)], dim=1)
+    down = torch.stack([torch.arange(5, 0, -0.05), torch.full((100,), 0.1)], dim=1)
+    lanes = torch.cat([up, down])
+    rows_in = torch.cat([lanes, torch.zeros_like(lanes)], dim=1)[None]
+    controller, progress, aims = pursuer(distance=0.5), 0.0, []
+    rows = controller.prepare(path(rows_in, 1))[0]
+    for point in rows_in[0]:
+        row, progress = controller.read(rows, progress, point + torch.tensor([0, 0.05, 0, 0]))
+        aims.append(float(row[-1]))
+    along = rows[:, -1]
+    ahead = torch.tensor(aims) - along
+    torch.testing.assert_close(ahead[:80], torch.full((80,), 0.5), atol=0.06, rtol=0)
+    assert bool((torch.tensor(aims).diff() >= -1e-6).all())
+
+
+def test_pursuit_refuses_settings_that_do_not_fit():
+    with pytest.raises(ValueError, match="one observation dimension each per action"):
+        make_controller(ControlConfig(controller="pursue_path"), 2)
+    with pytest.raises(ValueError, match="needs positive numbers"):
+        pursuer(distance=0.0)
 
 
 # ----------------------------------------------------------------------------------------- guides

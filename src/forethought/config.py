@@ -93,10 +93,31 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PursuitConfig:
+    """What ``pursue_path`` must know of the system; measure it from the log (units as there)."""
+
+    position: tuple[int, ...] = ()
+    """observation dimensions of the position, one per action"""
+    velocity: tuple[int, ...] = ()
+    """observation dimensions of the velocity, one per action"""
+    distance: float = 1.0
+    """how far ahead along the path to aim"""
+    speed: float = 1.0
+    """largest speed of a coordinate"""
+    acceleration: float = 1.0
+    """change of a coordinate's velocity in one environment step, per unit of action"""
+    step_seconds: float = 1.0
+    """change of a coordinate's position in one environment step, per unit of velocity"""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ControlConfig:
     """How a plan becomes actions (see ``forethought.policy``)."""
 
-    controller: Literal["follow_actions", "track_observations"] = "track_observations"
+    controller: Literal["follow_actions", "track_observations", "pursue_path"] = (
+        "track_observations"
+    )
+    """follow the plan's actions, its observations by the clock, or its path as fast as possible"""
     gains: tuple[tuple[float, ...], ...] = ()
     """track_observations: action = gains @ (planned - observed), one row per action dimension"""
     look_ahead: float = 1.0
@@ -106,8 +127,9 @@ class ControlConfig:
     goal_time: Literal["fixed", "receding"] = "fixed"
     """when replanning: keep the first plan's arrival time, or choose a new one"""
     settled_within: tuple[float, ...] = ()
-    """once a plan has ended, do not plan again while the observation's first dimensions are this
-    close to its last row (environment units, one number each; empty = always plan when due)"""
+    """keep the plan while the observation's first dimensions are this close to its last row
+    (environment units, one number each; empty = always plan when due)"""
+    pursuit: PursuitConfig = PursuitConfig()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,11 +24,12 @@ from forethought.checkpoint import (
     write_result,
 )
 from forethought.config import ControlConfig, Experiment, PlannerConfig, to_json
+from forethought.controllers import make_controller
 from forethought.envs.maze import MazeEnv
 from forethought.models.base import Actor, Model
 from forethought.planners.reactive import ReactiveConfig
-from forethought.policy import PlanningPolicy, ReactivePolicy, make_controller
-from forethought.references import published_scores, reference_policies
+from forethought.policy import PlanningPolicy, ReactivePolicy
+from forethought.references import ceiling, published_scores, reference_policies
 from forethought.registry import did_you_mean
 from forethought.rollout import Evaluation, evaluate
 
@@ -87,6 +88,8 @@ def evaluate_checkpoint(
         }
     data = {"kind": "evaluation", "recipe": experiment.name, **result.to_json()}
     data["references"] = _references(env_id, settings, control, console)
+    if settings.references:
+        data["references"] = ceiling(env_id, result.episodes) + data["references"]
     data["published"] = published_scores(env_id)
     data |= _maze_examples(env_id, result, policy, settings)
     task = env_id.split("/")[-1].removesuffix("-v0")

@@ -18,10 +18,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from forethought.data.splines import interpolate
 from forethought.envs.maze import MazeEnv
 from forethought.evaluation import rounded
 from forethought.figures import parting_step
-from forethought.policy import PlanningPolicy, interpolate
+from forethought.policy import PlanningPolicy
 from forethought.types import Plan, Trajectory
 
 MAX_CANDIDATES = 32

@@ -1,4 +1,4 @@
-"""From plans to actions: controllers, and a policy that decides when to plan again.
+"""Policies: one that plans, acts along the plan and decides when to plan again; one that reacts.
 
 Controller and goal time are separate, named choices because they decide the result. Two known
 traps: executing a maze Diffuser's own actions open loop fails (use ``track_observations``), and
@@ -14,10 +14,10 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from forethought.config import ControlConfig
+from forethought.controllers import Controller
 from forethought.models.base import Actor
 from forethought.planners.base import Planner
-from forethought.types import Plan, Trajectory
+from forethought.types import Plan
 
 
 class Policy(Protocol):
@@ -49,108 +49,15 @@ class ReactivePolicy:
         return self._actor.act(observation, goal)
 
 
-class Controller(Protocol):
-    """Turns a plan into actions, one environment step at a time."""
-
-    def prepare(self, trajectory: Trajectory) -> Tensor:
-        """(batch, steps, width): what is looked up at each environment step of the plan."""
-        ...
-
-    def __call__(self, reference: Tensor, observation: Tensor) -> Tensor:
-        """Actions (n, A) from the rows (n, width) for the present step and observations (n, O)."""
-        ...
-
-    @property
-    def look_ahead(self) -> float:
-        """How many environment steps ahead of now the plan is read."""
-        ...
-
-
-class FollowActions:
-    """Executes the plan's own actions; a plan with stride k must hold all k of them ("block")."""
-
-    look_ahead = 0.0
-
-    def __init__(self, action_dim: int) -> None:
-        self._action_dim = action_dim
-
-    def prepare(self, trajectory: Trajectory) -> Tensor:
-        stride = _stride_of(trajectory)
-        if trajectory.actions.shape[-1] != stride * self._action_dim:
-            raise ValueError(
-                f"follow_actions needs all actions of a plan with stride {stride}, "
-                f"{stride * self._action_dim} numbers a row; this one has "
-                f"{trajectory.actions.shape[-1]}. Train with model.actions block, or use "
-                "track_observations."
-            )
-        return trajectory.actions.unflatten(-1, (stride, self._action_dim)).flatten(1, 2)
-
-    def __call__(self, reference: Tensor, observation: Tensor) -> Tensor:
-        return reference
-
-
-class TrackObservations:
-    """Feedback toward the planned observations: action = gains @ (planned - observed).
-
-    gains: (action_dim, observation_dim);  look_ahead: environment steps
-    Between rows the plan is a Catmull-Rom spline; after its end it stays at the last row.
-    """
-
-    def __init__(self, gains: Sequence[Sequence[float]], look_ahead: float = 1.0) -> None:
-        self._gains = torch.tensor(gains, dtype=torch.float32)
-        self.look_ahead = look_ahead
-        if self._gains.ndim != 2:
-            raise ValueError("track_observations needs control.gains, one row per action dimension")
-
-    def prepare(self, trajectory: Trajectory) -> Tensor:
-        if trajectory.observations.shape[-1] != self._gains.shape[1]:
-            raise ValueError(
-                f"control.gains has {self._gains.shape[1]} columns; the observations have "
-                f"{trajectory.observations.shape[-1]} dimensions"
-            )
-        return interpolate(trajectory)
-
-    def __call__(self, reference: Tensor, observation: Tensor) -> Tensor:
-        # not a matrix product: its rounding could depend on how many environments run side by side
-        gains = self._gains.to(observation.device)
-        return ((reference - observation)[:, None, :] * gains).sum(dim=-1)
-
-
-def interpolate(trajectory: Trajectory) -> Tensor:
-    """(batch, last time + 1, O): a plan's observations at every environment step (Catmull-Rom)."""
-    stride, points = _stride_of(trajectory), trajectory.observations
-    if stride == 1:
-        return points
-    step = points.diff(dim=1)
-    slope = torch.cat([step[:, :1], (step[:, 1:] + step[:, :-1]) / 2, step[:, -1:]], dim=1)
-    u = (torch.arange(stride, device=points.device) / stride)[None, None, :, None]
-    left, right = points[:, :-1, None], points[:, 1:, None]  # (B, H - 1, 1, O)
-    blend = u * u * (3 - 2 * u)
-    curve = left + blend * (right - left)
-    curve = curve + u * (1 - u) ** 2 * slope[:, :-1, None] - u * u * (1 - u) * slope[:, 1:, None]
-    return torch.cat([curve.flatten(1, 2), points[:, -1:]], dim=1)
-
-
-def _stride_of(trajectory: Trajectory) -> int:
-    return int(trajectory.times[1] - trajectory.times[0])
-
-
-def make_controller(config: ControlConfig, action_dim: int) -> Controller:
-    """The controller that the settings name."""
-    if config.controller == "follow_actions":
-        return FollowActions(action_dim)
-    return TrackObservations(config.gains, config.look_ahead)
-
-
 class PlanningPolicy:
     """Plans, acts along the plan, plans again (the outer loop of thesis Algorithm 5).
 
     replan_every: environment steps between plans; 0 = plan once an episode
     goal_time: "fixed" keeps the first plan's arrival time, so later plans get shorter; "receding"
         lets the planner choose anew (refused for one that would only move the goal away for ever)
-    settled_within: environment units, for the first dimensions of the observation; a plan that
-        has ended this close to its last row is held. Data without pauses teaches no way to stay,
-        so a new plan would leave and come back
+    settled_within: environment units, for the first dimensions of the observation; this close to
+        its last row a plan is held. Data without pauses teaches no way to stay, so a new plan
+        would leave and come back
 
     Every environment is planned for by itself, with noise of its own, so that its actions do not
     depend on how many run side by side.
@@ -177,7 +84,7 @@ class PlanningPolicy:
             )
         self.planner, self.controller = planner, controller
         self.replan_every, self.goal_time = replan_every, goal_time
-        self._settled_within = torch.tensor(settled_within)
+        self.settled_within = torch.tensor(settled_within)
         self.plan_seconds: list[float] = []
         self.reset(0)
 
@@ -189,7 +96,7 @@ class PlanningPolicy:
         self.first_references: list[Tensor | None] = [None] * n_envs
         self._references: list[Tensor | None] = [None] * n_envs
         self._steps = [0] * n_envs  # since the plan was made
-        self._ends = [0] * n_envs  # environment steps the plan takes to arrive
+        self._progress = [0.0] * n_envs  # along the plan, as the controller counts it
         self._arrivals = [0] * n_envs  # environment steps from now to the first plan's arrival
 
     def __call__(
@@ -201,7 +108,7 @@ class PlanningPolicy:
             here = slice(index, index + 1)
             if self._is_due(env) and not self._is_settled(env, observation[index]):
                 self._replan(env, observation[here], None if goal is None else goal[here])
-            current.append(self._lookup(env))
+            current.append(self._read(env, observation[index]))
             self._steps[env] += 1
             self._arrivals[env] -= 1
         return self.controller(torch.stack(current), observation)
@@ -215,10 +122,11 @@ class PlanningPolicy:
 
     def _is_settled(self, env: int, observation: Tensor) -> bool:
         reference = self._references[env]
-        if reference is None or not len(self._settled_within) or self._steps[env] < self._ends[env]:
+        if reference is None or not len(self.settled_within):
             return False
-        distance = (observation - reference[-1]).abs()[: len(self._settled_within)]
-        return bool((distance <= self._settled_within).all())
+        first = len(self.settled_within)
+        distance = (observation[:first] - reference[-1, :first]).abs()
+        return bool((distance <= self.settled_within).all())
 
     def _replan(self, env: int, observation: Tensor, goal: Tensor | None) -> None:
         previous = self.plans[env]
@@ -230,22 +138,18 @@ class PlanningPolicy:
             remaining=torch.tensor([self._arrivals[env]]) if fixed else None,
             generator=[self._generators[env]],
         )
-        self._ends[env] = int(plan.stats.get("arrival", plan.trajectory.times[-1:])[0])
         if not fixed:
-            self._arrivals[env] = self._ends[env]
+            arrival = plan.stats.get("arrival", plan.trajectory.times[-1:])
+            self._arrivals[env] = int(arrival[0])
         self.plan_seconds.append(float(plan.stats["seconds"]))
         self.plans[env] = plan
         self._references[env] = self.controller.prepare(plan.trajectory)[0]
         if previous is None:
             self.first_plans[env], self.first_references[env] = plan, self._references[env]
-        self._steps[env] = 0
+        self._steps[env], self._progress[env] = 0, 0.0
 
-    def _lookup(self, env: int) -> Tensor:
-        reference = self._references[env]
-        assert reference is not None, "an environment is planned for before it is acted in"
-        position = self._steps[env] + self.controller.look_ahead
-        position = min(position, len(reference) - 1)
-        low = int(position)
-        if position == low:
-            return reference[low]
-        return torch.lerp(reference[low], reference[low + 1], position - low)
+    def _read(self, env: int, observation: Tensor) -> Tensor:
+        rows = self._references[env]
+        assert rows is not None, "an environment is planned for before it is acted in"
+        row, self._progress[env] = self.controller.read(rows, self._progress[env], observation)
+        return row

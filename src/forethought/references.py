@@ -7,7 +7,7 @@ to the maze and the controller, not to planning.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -15,10 +15,16 @@ import torch
 from torch import Tensor
 
 from forethought.config import ControlConfig
-from forethought.envs.controllers import ShortestPathPolicy
+from forethought.controllers import make_controller
+from forethought.envs.controllers import ShortestPathPolicy, shortest_path_plan
 from forethought.envs.maze import MazeEnv
-from forethought.policy import Controller, Policy, make_controller
-from forethought.types import Trajectory
+from forethought.envs.maze_ceiling import fewest_steps
+from forethought.envs.maze_layout import Layout
+from forethought.models.base import Generator
+from forethought.planners.base import Planner
+from forethought.policy import PlanningPolicy, Policy
+from forethought.scores import mean_and_interval, normalized_score
+from forethought.types import Plan, Trajectory
 
 ACTION_DIM = 2  # of a maze: a push by row and by column
 PATH_SPEED = 4.0  # units/s of the reference path: above the data's mean, below the limit of 5.2
@@ -44,20 +50,57 @@ def published_scores(env_id: str) -> list[dict[str, Any]]:
     return [{"name": "Diffuser (thesis)", "score": score, "error": error, "source": source}]
 
 
-class StraightToGoal:
-    """The controller without a plan: every step it is asked to be at the goal (walls or not)."""
+class ShortestPathPlanner(Planner):
+    """Plans along the centers of the grid's shortest path, at constant speed: it knows the maze."""
 
-    def __init__(self, controller: Controller) -> None:
-        self._controller = controller
+    chooses_arrival = True
 
-    def reset(self, n_envs: int, seeds: Sequence[int] | None = None) -> None:
-        """Nothing to forget."""
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
 
-    def __call__(
-        self, observation: Tensor, goal: Tensor | None = None, rows: Tensor | None = None
-    ) -> Tensor:
+    def plan(
+        self,
+        observation: Tensor,
+        *,
+        goal: Tensor | None = None,
+        history: Trajectory | None = None,
+        previous: Plan | None = None,
+        remaining: Tensor | None = None,
+        generator: Generator = None,
+    ) -> Plan:
+        assert goal is not None and len(goal) == 1, "mazes have goals; one environment at a time"
+        ends = observation[0].tolist(), goal[0, :2].tolist()
+        path = torch.from_numpy(shortest_path_plan(self._layout, *ends, PATH_SPEED))
+        return _plan_of(torch.cat([path, goal])[None])
+
+
+class GoalPlanner(Planner):
+    """No plan: be at the goal, now (walls or not)."""
+
+    chooses_arrival = True
+
+    def plan(
+        self,
+        observation: Tensor,
+        *,
+        goal: Tensor | None = None,
+        history: Trajectory | None = None,
+        previous: Plan | None = None,
+        remaining: Tensor | None = None,
+        generator: Generator = None,
+    ) -> Plan:
         assert goal is not None, "mazes have goals"
-        return self._controller(goal, observation)
+        return _plan_of(torch.stack([goal, goal], dim=1))
+
+
+def _plan_of(observations: Tensor) -> Plan:
+    batch, rows, _ = observations.shape
+    trajectory = Trajectory(
+        observations=observations,
+        actions=observations.new_zeros(batch, rows, 0),
+        times=torch.arange(rows),
+    )
+    return Plan(trajectory=trajectory, stats={"seconds": 0.0})
 
 
 def reference_policies(env_id: str, control: ControlConfig) -> dict[str, Policy]:
@@ -65,26 +108,33 @@ def reference_policies(env_id: str, control: ControlConfig) -> dict[str, Policy]
     env = gymnasium.make(env_id, disable_env_checker=True).unwrapped
     if not isinstance(env, MazeEnv):
         return {}
-    policies: dict[str, Policy] = {
-        "behavior controller (knows the maze)": ShortestPathPolicy(env.layout, jitter=True)
-    }
-    if control.controller == "track_observations":
+    behavior = "behavior controller (knows the maze)"
+    policies: dict[str, Policy] = {behavior: ShortestPathPolicy(env.layout, jitter=True)}
+    if control.controller != "follow_actions":
         controller = make_controller(control, ACTION_DIM)
-
-        def track(path: Tensor, step: int, observation: Tensor) -> Tensor:
-            plan = Trajectory(
-                observations=path[None],
-                actions=path.new_zeros(1, len(path), 0),
-                times=torch.arange(len(path)),
-            )
-            row = min(step + round(controller.look_ahead), len(path) - 1)
-            return controller(controller.prepare(plan)[:, row], observation[None])[0]
-
+        speed = "" if control.controller == "pursue_path" else f" at {PATH_SPEED:g} units/s"
+        path = PlanningPolicy(ShortestPathPlanner(env.layout), controller)
+        nothing = PlanningPolicy(GoalPlanner(), controller)
         policies = {
-            f"same controller on the shortest path at {PATH_SPEED:g} units/s": ShortestPathPolicy(
-                env.layout, track, speed=PATH_SPEED
-            ),
+            f"same controller on the shortest path{speed}": path,
             **policies,
-            "same controller straight to the goal (no plan)": StraightToGoal(controller),
+            "same controller straight to the goal (no plan)": nothing,
         }
     return policies
+
+
+def ceiling(env_id: str, episodes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A row for the most the maze allows from these starts; none for other environments."""
+    env = gymnasium.make(env_id, disable_env_checker=True)
+    maze, spec = env.unwrapped, env.spec
+    if not isinstance(maze, MazeEnv) or spec is None or spec.max_episode_steps is None:
+        return []
+    scores = []
+    for episode in episodes:
+        late = fewest_steps(maze.layout, episode["start"], episode["goal"]) - 1
+        total = float(spec.max_episode_steps - late)
+        known = maze.reference_returns
+        scores.append(total if known is None else normalized_score(total, known))
+    mean, low, high = mean_and_interval(scores)
+    name = "ceiling: shortest way at the speed limit, no acceleration"
+    return [{"name": name, "score": {"mean": mean, "interval": [low, high]}, "success_rate": 1.0}]

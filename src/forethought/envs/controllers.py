@@ -8,8 +8,7 @@ Source: Fu et al., "D4RL: Datasets for Deep Data-Driven Reinforcement Learning" 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import count
+from collections.abc import Iterator, Sequence
 from math import hypot
 
 import numpy as np
@@ -24,9 +23,6 @@ from forethought.envs.maze_layout import CENTER_SHIFT, Layout
 POSITION_GAIN = 10.0
 VELOCITY_GAIN = -1.0
 ARRIVAL_DISTANCE = 0.1
-
-# (plan (horizon, 4), steps since the plan was made, observation (4,)) -> action (2,)
-PathController = Callable[[Tensor, int, Tensor], Tensor]
 
 
 class WaypointController:
@@ -87,31 +83,25 @@ def _draw_normals(generator: Generator, scale: float) -> Iterator[list[float]]:
 
 
 class ShortestPathPolicy:
-    """A policy that knows the layout and follows the grid's shortest path to the goal.
+    """The data's behavior as a policy: waypoint controllers that know the layout.
 
-    controller: tracks the timed waypoints of `shortest_path_plan`, made once for each goal at
-        `speed` (units/s); the default is the waypoint controller, so that the policy is the
-        data's behavior on the same starts.
-    jitter: draw the waypoint controller's waypoints around the cells' centers, as the data did.
+    jitter: draw the waypoints around the cells' centers, as the data did.
     """
 
-    def __init__(
-        self,
-        layout: Layout,
-        controller: PathController | None = None,
-        *,
-        speed: float = 4.0,
-        jitter: bool = False,
-    ) -> None:
-        self._layout, self._controller, self._speed = layout, controller, speed
-        self._jitter = jitter
+    def __init__(self, layout: Layout, *, jitter: bool = False) -> None:
+        self._layout, self._jitter = layout, jitter
         self.reset(0)
 
     def reset(self, n_envs: int, seeds: Sequence[int] | None = None) -> None:
-        """Forget all plans; from now on rows are 0 to n_envs - 1. seeds: of each row's jitter."""
-        self._seeds = list(range(n_envs)) if seeds is None else list(seeds)
+        """Forget all goals; from now on rows are 0 to n_envs - 1. seeds: of each row's jitter."""
+        seeds = range(n_envs) if seeds is None else seeds
         self._goals: list[list[float] | None] = [None] * n_envs
-        self._trackers: list[Callable[[Tensor], Tensor]] = [torch.zeros_like] * n_envs
+        self._controllers = [
+            WaypointController(
+                self._layout, generator=np.random.default_rng(seed) if self._jitter else None
+            )
+            for seed in seeds
+        ]
 
     def __call__(
         self,
@@ -127,24 +117,12 @@ class ShortestPathPolicy:
         goals = (target if goal is None else goal[..., :2]).tolist()
         actions = []
         for index, row in enumerate(range(len(observation)) if rows is None else map(int, rows)):
+            state = observation[index].tolist()
             if self._goals[row] != goals[index]:
                 self._goals[row] = goals[index]
-                self._trackers[row] = self._start_tracker(row, observation[index], goals[index])
-            actions.append(self._trackers[row](observation[index]))
-        return torch.stack(actions).to(observation)
-
-    def _start_tracker(
-        self, row: int, observation: Tensor, goal: list[float]
-    ) -> Callable[[Tensor], Tensor]:
-        if self._controller is None:
-            generator = np.random.default_rng(self._seeds[row]) if self._jitter else None
-            tracker = WaypointController(self._layout, generator=generator)
-            tracker.set_goal(observation[:2].tolist(), goal)
-            return lambda observation: torch.tensor(tracker.act(*observation.tolist()))
-        controller, steps = self._controller, count()
-        plan = shortest_path_plan(self._layout, observation.tolist(), goal, self._speed)
-        waypoints = torch.from_numpy(plan).to(observation)
-        return lambda observation: controller(waypoints, next(steps), observation)
+                self._controllers[row].set_goal(state[:2], goals[index])
+            actions.append(self._controllers[row].act(*state))
+        return torch.tensor(actions).to(observation)
 
 
 def shortest_path_plan(
