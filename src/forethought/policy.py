@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from forethought.config import ControlConfig
+from forethought.data.splines import interpolate, stride_of
 from forethought.models.base import Actor
 from forethought.planners.base import Planner
 from forethought.types import Plan, Trajectory
@@ -75,7 +76,7 @@ class FollowActions:
         self._action_dim = action_dim
 
     def prepare(self, trajectory: Trajectory) -> Tensor:
-        stride = _stride_of(trajectory)
+        stride = stride_of(trajectory)
         if trajectory.actions.shape[-1] != stride * self._action_dim:
             raise ValueError(
                 f"follow_actions needs all actions of a plan with stride {stride}, "
@@ -114,25 +115,6 @@ class TrackObservations:
         # not a matrix product: its rounding could depend on how many environments run side by side
         gains = self._gains.to(observation.device)
         return ((reference - observation)[:, None, :] * gains).sum(dim=-1)
-
-
-def interpolate(trajectory: Trajectory) -> Tensor:
-    """(batch, last time + 1, O): a plan's observations at every environment step (Catmull-Rom)."""
-    stride, points = _stride_of(trajectory), trajectory.observations
-    if stride == 1:
-        return points
-    step = points.diff(dim=1)
-    slope = torch.cat([step[:, :1], (step[:, 1:] + step[:, :-1]) / 2, step[:, -1:]], dim=1)
-    u = (torch.arange(stride, device=points.device) / stride)[None, None, :, None]
-    left, right = points[:, :-1, None], points[:, 1:, None]  # (B, H - 1, 1, O)
-    blend = u * u * (3 - 2 * u)
-    curve = left + blend * (right - left)
-    curve = curve + u * (1 - u) ** 2 * slope[:, :-1, None] - u * u * (1 - u) * slope[:, 1:, None]
-    return torch.cat([curve.flatten(1, 2), points[:, -1:]], dim=1)
-
-
-def _stride_of(trajectory: Trajectory) -> int:
-    return int(trajectory.times[1] - trajectory.times[0])
 
 
 def make_controller(config: ControlConfig, action_dim: int) -> Controller:
