@@ -257,3 +257,32 @@ def _even_out(lengths: Tensor, cap: float) -> Tensor:
     if missing >= available:
         return lengths.mean().expand_as(lengths)
     return clipped + room * (missing / available.clamp(min=1e-12))
+
+
+def slow_down(
+    trajectory: Trajectory,
+    limit: float,
+    time_step: float,
+    position: Sequence[int],
+    velocity: Sequence[int],
+) -> Trajectory:
+    """The same path, each part of it as much slower as ``limit`` asks; ends later.
+
+    trajectory: (1, steps, O), a row for every environment step
+    """
+    if stride_of(trajectory) != 1 or len(trajectory.observations) != 1:
+        raise ValueError("slow_down takes one plan with a row for every environment step")
+    rows = trajectory.observations[0]
+    moved = rows[:, list(position)].diff(dim=0).norm(dim=-1) / time_step
+    speed = rows[:, list(velocity)].norm(dim=-1) if velocity else torch.zeros_like(rows[:, 0])
+    factor = (torch.maximum(moved, torch.maximum(speed[1:], speed[:-1])) / limit).clamp(min=1)
+    arrivals = torch.cat([factor.new_zeros(1), factor.double().cumsum(0).to(factor)])
+    steps = torch.arange(int(arrivals[-1].ceil()) + 1, device=rows.device)
+    here = torch.searchsorted(arrivals, steps.to(arrivals)).clamp(1, len(factor))
+    u = ((steps - arrivals[here - 1]) / factor[here - 1]).clamp(0, 1)[:, None]
+    slowed = torch.lerp(rows[here - 1], rows[here], u)
+    if velocity:
+        later = factor[here - 1][:, None].clone()
+        later[0] = 1.0  # the velocity now is what it is
+        slowed[:, list(velocity)] /= later
+    return Trajectory(observations=slowed[None], actions=slowed[None, :, :0], times=steps.cpu())

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from forethought.data.splines import interpolate, stride_of
 from forethought.guides import weighted_sum
-from forethought.guides.projection import Box, Disc, Region, limit_speed, push_out
+from forethought.guides.projection import Box, Disc, Region, limit_speed, push_out, slow_down
 from forethought.types import Guide, Projection, Trajectory
 
 RowProjection = Callable[[Trajectory, Tensor], Trajectory]
@@ -36,12 +36,14 @@ class Term:
 
     name: in reports;  violation: trajectory -> (batch,), in environment units, 0 = met
     guide: None = no gradient to follow;  project: None = a soft term
+    delay: meets the term by arriving later, on plans with a row for every environment step
     """
 
     name: str
     violation: Callable[[Trajectory], Tensor]
     guide: Guide | None = None
     project: RowProjection | None = None
+    delay: Callable[[Trajectory], Trajectory] | None = None
 
     @property
     def is_hard(self) -> bool:
@@ -153,11 +155,15 @@ def speed_limit(
             velocity=list(velocity),
         )
 
+    def delay(trajectory: Trajectory) -> Trajectory:
+        return slow_down(trajectory, 0.999 * (limit - margin), time_step, position, velocity)
+
     return Term(
         name=name,
         violation=lambda trajectory: excess(trajectory, limit).amax(dim=-1),
         guide=guide,
         project=project if hard else None,
+        delay=delay if hard else None,
     )
 
 
@@ -247,7 +253,7 @@ def report_violations(trajectory: Trajectory, terms: Sequence[Term]) -> dict[str
 
 
 def guide_of(terms: Sequence[Term]) -> Guide | None:
-    """The sum of the terms' guides, None if there is none; weigh terms with ``weighted``."""
+    """The sum of the terms' guides, None if there is none."""
     guides = [(1.0, term.guide) for term in terms if term.guide is not None]
     return weighted_sum(*guides) if guides else None
 

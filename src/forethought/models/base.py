@@ -132,6 +132,10 @@ class ArrivalEstimator(ABC):
         """(batch,) int64 environment steps; see the model for what ``threshold`` means."""
 
     @abstractmethod
+    def arrival_logits(self, observation: Tensor, goal: Tensor) -> Tensor:
+        """(batch, n): log density ratio of being at the goal after 1 to n rows of a plan."""
+
+    @abstractmethod
     def plausibility(self, plans: Trajectory, arrival: Tensor) -> Tensor | None:
         """(batch, candidates): how well the rows up to ``arrival`` (batch,) follow one another as
         in the data, higher is better; None if this model was trained without a judge."""

@@ -308,6 +308,14 @@ class Diffuser(Model, TrajectorySampler, ArrivalEstimator):
         threshold: log density ratio that counts as likely. Where no time passes it, the likeliest
             one.
         """
+        logits = self.arrival_logits(observation, goal)  # (B, H - 1)
+        likely = logits > threshold
+        first = torch.where(likely.any(dim=1), likely.int().argmax(dim=1), logits.argmax(dim=1))
+        return ((first + 1) * self.config.stride).to(observation.device)
+
+    @torch.no_grad()
+    def arrival_logits(self, observation: Tensor, goal: Tensor) -> Tensor:
+        """(batch, horizon - 1); see ``models.reachability``."""
         if self.reachability is None:
             raise ValueError(
                 "this Diffuser was trained without an arrival-time classifier (model.reach_pairs "
@@ -317,10 +325,7 @@ class Diffuser(Model, TrajectorySampler, ArrivalEstimator):
         z, z_goal = (
             self.observation_normalizer.normalize(x.to(device)) for x in (observation, goal)
         )
-        logits = self.reachability(z, z_goal)  # (B, H - 1)
-        likely = logits > threshold
-        first = torch.where(likely.any(dim=1), likely.int().argmax(dim=1), logits.argmax(dim=1))
-        return ((first + 1) * self.config.stride).to(observation.device)
+        return self.reachability(z, z_goal)
 
     @torch.no_grad()
     def plausibility(self, plans: Trajectory, arrival: Tensor) -> Tensor | None:
