@@ -37,6 +37,7 @@ class Term:
     name: in reports;  violation: trajectory -> (batch,), in environment units, 0 = met
     guide: None = no gradient to follow;  project: None = a soft term
     delay: meets the term by arriving later, on plans with a row for every environment step
+    region_dims: the dimensions that a keep-out region is about
     """
 
     name: str
@@ -44,6 +45,7 @@ class Term:
     guide: Guide | None = None
     project: RowProjection | None = None
     delay: Callable[[Trajectory], Trajectory] | None = None
+    region_dims: tuple[int, ...] = ()
 
     @property
     def is_hard(self) -> bool:
@@ -114,6 +116,7 @@ def _region(region: Region, name: str, margin: float, dims: Sequence[int], hard:
         violation=lambda trajectory: depths(trajectory, region).amax(dim=-1),
         guide=guide,
         project=project if hard else None,
+        region_dims=tuple(dims),
     )
 
 

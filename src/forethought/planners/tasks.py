@@ -26,15 +26,18 @@ from forethought.guides.terms import Term, guide_of, project_onto, report_violat
 from forethought.models.base import (
     ArrivalEstimator,
     Generator,
+    GuidanceConfig,
     Model,
     TrajectorySampler,
     require,
 )
 from forethought.planners.base import Planner
 from forethought.planners.diffusion import DiffusionPlannerConfig
-from forethought.planners.routes import Routes, imagine_states
+from forethought.planners.routes import Routes, Support, imagine_states
 from forethought.types import Pin, Plan, Trajectory
 
+SUPPORTED = 0.2  # environment units: farther from imagined states a path counts as implausible
+SPACING = 1.5  # environment units between the states of a way around
 PLAUSIBLE = -4.0  # least sum of one-row log-probabilities of a leg; see ``ArrivalEstimator``
 
 
@@ -70,7 +73,8 @@ class TaskPlanner(Planner):
         self._waypoints = torch.zeros(0, 0) if waypoints is None else waypoints
         self._times = None if times is None else tuple(times)
         self._check_times()
-        self._states: Tensor | None = None
+        self.states: Tensor | None = None
+        self._support: Support | None = None
         self._routes: Routes | None = None
         self._calls = 0
 
@@ -124,6 +128,9 @@ class TaskPlanner(Planner):
             return replace(kept, stats={**kept.stats, "seconds": time.perf_counter() - began})
         self._calls = 0
         stops = [*self._waypoints[passed:, None], goal]
+        dims = sorted({d for term in self.terms if term.is_hard for d in term.region_dims})
+        if dims and self.detours and self._support is None:
+            self._support = Support(self._imagine(observation, goal, generator), dims)
         legs, met, here, clock = [], True, observation, 0
         for index, stop in enumerate(stops):
             at = self._times[passed + index] if self._times and index < len(stops) - 1 else None
@@ -160,7 +167,11 @@ class TaskPlanner(Planner):
 
     def _detour(self, here: Tensor, stop: Tensor, generator: Generator) -> list[Trajectory] | None:
         """Pieces along a way around, each from the farthest state of it that a leg reached."""
-        route = self._find_routes(here, stop, generator).find(here, stop)
+        if self._support is None:
+            return None
+        if self._routes is None:
+            self._routes = Routes(self._estimator, self._support, self.terms)
+        route = self._routes.find(here, stop, SPACING)
         pieces: list[Trajectory] = []
         while route is not None and len(route):
             chosen = torch.linspace(0, len(route) - 1, min(len(route), 8)).round().long()
@@ -173,24 +184,18 @@ class TaskPlanner(Planner):
             here, route = route[chosen[good[-1]]][None], route[chosen[good[-1]] + 1 :]
         return pieces if route is not None else None
 
-    def _find_routes(self, here: Tensor, stop: Tensor, generator: Generator) -> Routes:
-        if self._routes is None:
-            self._states = imagine_states(
+    def _imagine(self, here: Tensor, stop: Tensor, generator: Generator) -> Tensor:
+        """(n, O) states the model imagines, once a planner; set ``states`` to share them."""
+        if self.states is None:
+            self.states = imagine_states(
                 self._sampler,
                 self._estimator,
                 torch.cat([here, stop]),
                 threshold=self.config.threshold,
-                sampler=self.config.sampler,
+                sampler=replace(self.config.sampler, guidance=GuidanceConfig()),
                 generator=_single(generator),
             )
-            self._routes = Routes(
-                self._estimator,
-                self._states,
-                self.terms,
-                threshold=self.config.threshold,
-                row_steps=self._row_steps,
-            )
-        return self._routes
+        return self.states
 
     def _pieces(
         self,
@@ -251,6 +256,7 @@ class TaskPlanner(Planner):
             begun = term.violation(_still(drawn.observations[:, 0, :1]))[:, None]
             excess = term.violation(flat).unflatten(0, shape)
             score = torch.where(excess > begun + 1e-6 * (begun > 0), 2 * _BROKEN - excess, score)
+        score = self._doubt_unsupported(score, flat, arrival)
         soft = guide_of([term for term in terms if not term.is_hard])
         key = score
         if soft is not None:
@@ -259,6 +265,15 @@ class TaskPlanner(Planner):
             key = torch.where(score >= PLAUSIBLE, value, score)
         best = key.argmax(dim=1)
         return best, score.gather(1, best[:, None])[:, 0]
+
+    def _doubt_unsupported(self, score: Tensor, flat: Trajectory, arrival: Tensor) -> Tensor:
+        """Call paths implausible that are far from every imagined state, as inside a wall."""
+        if self._support is None:
+            return score
+        path = interpolate(flat)[:, : int(arrival.max()) + 1 : 4]
+        lonely = self._support.distance(path).unflatten(0, score.shape)
+        doubted = torch.minimum(score, PLAUSIBLE - 10 * lonely)
+        return torch.where(lonely > SUPPORTED, doubted, score)
 
     def _finish(self, legs: list[Trajectory], passed: int, met: bool, seconds: float) -> Plan:
         steps, whole = [], None
