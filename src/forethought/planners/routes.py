@@ -25,7 +25,7 @@ from forethought.types import Pin, Trajectory
 
 HOP = 0.25  # environment units: nodes this near are joined
 NEIGHBORS = 5  # some imagined states are wrong: one alone supports nothing
-POINTS = 5000  # of them, thinned out, say where the model has been
+POINTS = 6000  # states kept, thinned out where there are many
 EVERY = 3  # environment steps between the states that are kept of a plan
 LIKELY = -3.0  # least plausibility of plans whose states are kept
 PLANS = 128  # imagined in each of the rounds
@@ -39,7 +39,7 @@ def imagine_states(
     threshold: float,
     sampler: SamplerConfig,
     generator: torch.Generator | None,
-    rounds: int = 4,
+    rounds: int = 7,
 ) -> Tensor:
     """(n, O): states along plans between states of earlier plans; first, between ``ends`` (2, O).
 
@@ -48,7 +48,9 @@ def imagine_states(
     owners, kept = ends, [ends]
     longest = int(model.plan_times(1)[-1])
     for turn in range(rounds):
-        pick = torch.randint(len(owners), (2, PLANS), generator=generator)
+        rare = _rarity(owners, generator) if turn > 1 else torch.ones(len(owners))
+        pick = torch.multinomial(rare, 2 * PLANS, replacement=True, generator=generator)
+        pick = pick.view(2, PLANS)
         start, goal = owners[pick[0]], owners[pick[1]]
         if turn == 0:
             start, goal = ends[:1].expand(PLANS, -1), ends[1:].expand(PLANS, -1)
@@ -69,7 +71,19 @@ def imagine_states(
         owners = torch.cat([owners, states])
         if turn:
             kept.append(states)
-    return torch.cat(kept)
+    found = torch.cat(kept)
+    few = min(POINTS, len(found))
+    return found[torch.multinomial(_rarity(found, generator), few, generator=generator)]
+
+
+def _rarity(states: Tensor, generator: torch.Generator | None) -> Tensor:
+    """(n,) weights that even out where states are: squared distance to the NEIGHBORS-th nearest of
+    a sample of them, each dimension in units of its standard deviation."""
+    scaled = states / states.std(dim=0).clamp(min=1e-6)
+    sample = torch.randint(len(states), (min(1000, len(states)),), generator=generator)
+    near = torch.cdist(scaled, scaled[sample])
+    kth = near.topk(min(NEIGHBORS, near.shape[1]), dim=1, largest=False).values[:, -1]
+    return kth.square() + 1e-6
 
 
 class Support:
@@ -79,8 +93,7 @@ class Support:
     """
 
     def __init__(self, states: Tensor, dims: Sequence[int]) -> None:
-        order = torch.linspace(0, len(states) - 1, min(POINTS, len(states))).long()
-        self.states, self.dims = states[order], list(dims)
+        self.states, self.dims = states, list(dims)
         self.points = self.states[:, self.dims]
 
     def distance(self, paths: Tensor) -> Tensor:
@@ -101,7 +114,7 @@ class Routes:
         self._estimator, self._dims = estimator, support.dims
         pairs = support.states[:, None].expand(-1, 2, -1)
         still = Trajectory(observations=pairs, actions=pairs[..., :0], times=torch.tensor([0, 1]))
-        free = support.distance(support.states[:, None]) < HOP / 2
+        free = support.distance(support.states[:, None]) < HOP
         for term in terms:
             if term.is_hard and term.region_dims:
                 free &= term.violation(still) <= 0
