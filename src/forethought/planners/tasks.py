@@ -160,29 +160,35 @@ class TaskPlanner(Planner):
         piece, score = self._pieces(here, stop, steps, self.config.candidates, generator)
         if score[0] >= PLAUSIBLE or not self.detours or steps is not None:
             return piece, bool(score[0] > _BROKEN)
-        detour = self._detour(here, stop, generator)
-        if detour is None:
+        detour, worst = self._detour(here, stop, generator)
+        if worst <= score[0]:
             return piece, bool(score[0] > _BROKEN)
         return detour, True
 
-    def _detour(self, here: Tensor, stop: Tensor, generator: Generator) -> list[Trajectory] | None:
-        """Pieces along a way around, each from the farthest state of it that a leg reached."""
+    def _detour(
+        self, here: Tensor, stop: Tensor, generator: Generator
+    ) -> tuple[list[Trajectory], float]:
+        """Pieces along a way around and the worst of their scores: each goes to the farthest state
+        that a plausible piece reaches, or else to the one reached best."""
+        pieces: list[Trajectory] = []
         if self._support is None:
-            return None
+            return pieces, 2 * _BROKEN
         if self._routes is None:
             self._routes = Routes(self._estimator, self._support, self.terms)
         route = self._routes.find(here, stop, SPACING)
-        pieces: list[Trajectory] = []
-        while route is not None and len(route):
+        if route is None:
+            return pieces, 2 * _BROKEN
+        worst = 0.0
+        while len(route):
             chosen = torch.linspace(0, len(route) - 1, min(len(route), 8)).round().long()
             starts = here.expand(len(chosen), -1)
             legs, scores = self._pieces(starts, route[chosen], None, 8, generator)
-            good = [i for i in range(len(chosen)) if scores[i] >= PLAUSIBLE]
-            if not good:
-                return None
-            pieces.append(legs[good[-1]])
-            here, route = route[chosen[good[-1]]][None], route[chosen[good[-1]] + 1 :]
-        return pieces if route is not None else None
+            good = (scores >= PLAUSIBLE).nonzero()[:, 0].tolist()
+            best = good[-1] if good else int(scores.argmax())
+            worst = min(worst, float(scores[best]))
+            pieces.append(legs[best])
+            here, route = route[chosen[best]][None], route[chosen[best] + 1 :]
+        return pieces, worst
 
     def _imagine(self, here: Tensor, stop: Tensor, generator: Generator) -> Tensor:
         """(n, O) states the model imagines, once a planner; set ``states`` to share them."""
