@@ -139,7 +139,7 @@ class Routes:
         marks = torch.arange(1, count + 1) * along[-1] / (count + 1)
         places = [path[int(i)] for i in torch.searchsorted(along, marks)]
         chosen, here = [], start
-        for place, following in zip(places, [*places[1:], None], strict=True):
+        for place, following in zip(places, [*places[1:], None][: len(places)], strict=True):
             ahead = goal if following is None else self._beside(following)
             here = self._smoothest(here, self._beside(place), ahead)
             chosen.append(here)
