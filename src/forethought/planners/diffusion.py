@@ -8,12 +8,14 @@ the thesis), or the earliest one that the model's arrival-time classifier calls 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from forethought.config import PlannerConfig
+from forethought.guides.terms import Term, guide_of, report_violations
 from forethought.models.base import (
     ArrivalEstimator,
     Generator,
@@ -53,6 +55,8 @@ class DiffusionPlanner(Planner):
     model: also an ``ArrivalEstimator`` if ``config.length`` is 0
     guide: soft preferences, (trajectory, noise level) -> (batch,), higher is better
     projection: hard constraints, applied to every clean estimate and to the result
+    terms: reported in ``stats["violations"]``; without a ``guide`` their guides bend the plan. For
+        plans that must meet hard terms see ``planners.tasks.TaskPlanner``
     """
 
     def __init__(
@@ -62,9 +66,11 @@ class DiffusionPlanner(Planner):
         *,
         guide: Guide | None = None,
         projection: Projection | None = None,
+        terms: Sequence[Term] = (),
     ) -> None:
-        self.config = config
-        self.guide, self.projection = guide, projection
+        self.config, self.terms = config, tuple(terms)
+        self.guide = guide_of(terms) if guide is None else guide
+        self.projection = projection
         self._sampler = require(model, TrajectorySampler, needed_by="DiffusionPlanner")
         self._estimator: ArrivalEstimator | None = None
         if min(config.length, config.slack) < 0 or config.candidates < 1:
@@ -123,8 +129,11 @@ class DiffusionPlanner(Planner):
             "values": value,  # (batch, candidates)
             "seconds": time.perf_counter() - began,
         }
+        chosen = candidates[rows, best]
+        if self.terms:
+            stats["violations"] = report_violations(chosen, self.terms)
         return Plan(
-            trajectory=candidates[rows, best],
+            trajectory=chosen,
             value=value[rows, best],
             candidates=candidates,
             stats=stats,
