@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -144,6 +144,19 @@ class Actor(ABC):
     def act(self, observation: Tensor, goal: Tensor | None = None) -> Tensor:
         """Actions (batch, A) for observations (batch, O), and goals (batch, O) if it wants them,
         all in environment units."""
+
+
+class DynamicsModel(Protocol):
+    """Capability: what one step leads to. A protocol, so that simulators can offer it too.
+
+    Rewards are the planner's business: it is given a function of what is reached.
+    """
+
+    def step(
+        self, observation: Tensor, action: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Observations (n, O) that follow (n, O) under actions (n, A), in environment units."""
+        ...
 
 
 Capability = TypeVar("Capability")
