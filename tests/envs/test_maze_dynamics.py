@@ -47,8 +47,8 @@ def test_free_space_is_mujocos_to_rounding():
 
 @pytest.mark.parametrize("layout", list(LAYOUTS))
 def test_contacts_are_mujocos_but_at_seams_of_boxes(layout):
-    """3,000 random steps: all but a few in a thousand agree to 1e-6; where they do not, the position
-    after the step is still within 0.05; half of the paths agree throughout."""
+    """3,000 random steps: all but a few in a thousand agree to 1e-6; where they do not, the
+    position after the step is still within 0.05; half of the paths agree throughout."""
     one_step, path = compare(layout, n_paths=15, n_steps=200, hold=10, seed=0)
     assert (one_step > 1e-6).mean() < 0.004
     assert one_step.max() * 0.01 < 0.05, "a step's position differs by dt times its velocity"

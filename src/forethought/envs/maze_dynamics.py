@@ -94,7 +94,9 @@ class MazeDynamics:
         for axis, sign, gap in ((0, sign_row, gap_row), (1, sign_col, gap_col)):
             here = touching[(kinds & (1 << axis)).bool()]
             signs, added = sign[here], force[axis][here]
-            push = _normal_force(gap[here] - BALL_RADIUS, signs * velocity[axis][here], signs * added)
+            push = _normal_force(
+                gap[here] - BALL_RADIUS, signs * velocity[axis][here], signs * added
+            )
             force[axis].index_copy_(0, here, added + signs * push)
         here = touching[kinds == _CORNER]
         n_row, n_col = sign_row[here] * gap_row[here], sign_col[here] * gap_col[here]

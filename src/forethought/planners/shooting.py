@@ -1,4 +1,4 @@
-r"""Planning by shooting: draw action sequences, roll each out through a dynamics model, keep the good.
+r"""Planning by shooting: draw action sequences, roll out a dynamics model, keep the good ones.
 
 All three maximize sum_{k<horizon} discount^k r_k over sequences of ``horizon`` actions and differ
 in what they do with the ``samples`` returns of an iteration:
@@ -84,8 +84,8 @@ class MPPIConfig(ShootingConfig):
     """Settings of ``MPPI``."""
 
     temperature: float = 0.1
-    """of the weights, in standard deviations of an iteration's returns, so that it needs no knowledge
-    of the reward's scale"""
+    """of the weights, in standard deviations of an iteration's returns, so that the reward's scale
+    does not matter"""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -34,9 +34,7 @@ def plot(parts: Parts) -> dict[str, Figure]:
 
 def figure_long_horizon(parts: Parts) -> Figure:
     """Executed paths from the farthest start of the largest maze computed, one panel a planner."""
-    part = next(
-        parts[f"long-horizon-{m}"] for m in reversed(MAZES) if f"long-horizon-{m}" in parts
-    )
+    part = next(parts[f"long-horizon-{m}"] for m in reversed(MAZES) if f"long-horizon-{m}" in parts)
     hard, layout = part["hard_start"], Layout.parse(part["layout"])
     names = list(hard["paths"])
     figure = Figure(figsize=(11, 4.9), dpi=150, layout="constrained")
@@ -229,9 +227,7 @@ def _horizons(part: Mapping[str, Any]) -> str:
 def _rewards(part: Mapping[str, Any]) -> str:
     header = ("reward added", "reward A", "reward B", "passes A and B", "feasible")
     keys = ("reward_a", "reward_b", "visits_both", "feasible")
-    rows = [
-        (name, *(_number(row[key], 2) for key in keys)) for name, row in part["rows"].items()
-    ]
+    rows = [(name, *(_number(row[key], 2) for key in keys)) for name, row in part["rows"].items()]
     title = "### (d) Rewards unseen in training (minus the path's distance from a place), and a sum"
     return f"{title}\n\n" + _table(header, rows)
 

@@ -7,10 +7,10 @@ goal, which leads into dead ends. The thesis (Table 5.1) does not say which its 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import gymnasium
-import torch
 from torch import Tensor
 
 from forethought.config import to_json
@@ -74,8 +74,7 @@ def shooting_policy(
             f"{', '.join(REWARDS)}"
         )
     kind, config = SETTINGS[method]
-    if changes:
-        config = type(config)(**{**vars(config), **changes})
+    config = replace(config, **changes)
     return ShootingPolicy(kind(MazeDynamics(env.layout), REWARDS[reward], config, action_dim=2))
 
 
