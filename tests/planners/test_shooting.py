@@ -52,10 +52,11 @@ def lqr_cost(start: torch.Tensor) -> torch.Tensor:
 
 
 WIDE: dict[str, Any] = {"horizon": HORIZON, "samples": 256, "low": -3.0, "high": 3.0, "noise": 1.0}
-PLANNERS = {
+CALM: dict[str, Any] = {"noise": 0.2}
+PLANNERS: dict[str, Any] = {
     "random": (RandomShooting, ShootingConfig(**WIDE, iterations=20)),
     "cem": (CEM, CEMConfig(**WIDE, iterations=20, elites=24, least_noise=0.001)),
-    "mppi": (MPPI, MPPIConfig(**WIDE | {"noise": 0.2}, iterations=40, temperature=0.2)),
+    "mppi": (MPPI, MPPIConfig(**(WIDE | CALM), iterations=40, temperature=0.2)),
 }
 
 
