@@ -1,24 +1,26 @@
 r"""The maze's physics for many balls at once: MuJoCo's equations, solved in closed form with torch.
 
 Away from walls a step is the one in ``forethought.envs.maze``. Walls are unit boxes, contacts are
-frictionless and soft: the ball is pushed back where its surface is less than a margin of 0.002 from
-a box. MuJoCo asks for the acceleration along the contact's normal
+frictionless and soft: the ball is pushed back where its surface is less than a margin of 0.004 from
+a box (MuJoCo 4 adds the margins of both geoms). The acceleration wanted along the normal is
 
     a_ref = -b v_n - k d (distance - margin),   k = 1 / (d_max tau)^2,   b = 2 / (d_max tau),
 
 with tau = 0.02 s and an impedance d between 0.9 at the margin and d_max = 0.95 from 1 mm inside it.
 For one contact the solver's optimum is a force of (a_ref - a_0) / (A + R) if that is positive,
-where a_0 is the acceleration without contact, A the inverse mass and R = (1 - d) / d * 2 A / 3 the
-regularization (2 / 3, because the ball moves along two of three axes).
+where a_0 is the acceleration without contact, A the inverse mass and R = A (1 - d) / d the
+regularization, so that the force is d (a_ref - a_0) / A.
 
 A ball 0.1 in radius touches at most a box ahead of it along each axis, or else the corner of a
 diagonal one, and the two normals along the axes are orthogonal, so that each contact is solved by
 itself. What is left out: near the seam of two boxes in a row MuJoCo shares the load between both,
 which tilts the force for an instant. ``tests/envs/test_maze_dynamics.py`` bounds what that costs.
 
+Speed: 0.14 us of processor time per ball and step for 12,800 balls in single precision, where
+``mujoco.rollout``, exact at seams too, takes 7.6 us (one thread of an AMD EPYC, busy).
+
 Sources: MuJoCo's documentation, "Computation", constraint model; Todorov, "Convex and analytically-
-invertible dynamics with contacts and constraints" (ICRA 2014). ``mujoco.rollout`` gives the same
-states to the last bit, far slower: see ``docs/decisions.md``.
+invertible dynamics with contacts and constraints" (ICRA 2014).
 """
 
 from __future__ import annotations

@@ -112,7 +112,8 @@ def _draw_stitched(ax: Axes, row: Mapping[str, Any], horizon: int) -> None:
 def figure_horizons(part: Mapping[str, Any]) -> Figure:
     """Share feasible over distance and horizon, and the same start and goal at four horizons."""
     figure = Figure(figsize=(11, 4.2), dpi=150, layout="constrained")
-    left, right = figure.subfigures(1, 2, width_ratios=(1.1, 1.4))
+    halves: Any = figure.subfigures(1, 2, width_ratios=(1.1, 1.4))
+    left, right = halves
     ax = left.subplots()
     distances = sorted({cell["distance"] for cell in part["cells"]})
     for index, distance in enumerate(distances):
