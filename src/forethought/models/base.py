@@ -156,6 +156,19 @@ class Actor(ABC):
         all in environment units."""
 
 
+class DynamicsModel(Protocol):
+    """Capability: what one step leads to. A protocol, so that simulators can offer it too.
+
+    Rewards are the planner's business: it is given a function of what is reached.
+    """
+
+    def step(
+        self, observation: Tensor, action: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Observations (n, O) that follow (n, O) under actions (n, A), in environment units."""
+        ...
+
+
 Capability = TypeVar("Capability")
 
 

@@ -79,6 +79,8 @@ class DiffuserConfig(ModelConfig):
     dim_mults: tuple[int, ...] = (1, 4, 8)
     kernel_size: int = 5
     blocks_per_level: int = 2
+    middle_blocks: int = 2
+    """residual blocks at the coarsest level (released: 2); fewer narrow the receptive field"""
     activation: Activation = "mish"
     reach_pairs: int = 0
     """pairs per batch for the arrival-time classifier; 0 = none, plans then have a fixed length"""
@@ -126,6 +128,7 @@ class Diffuser(Model, TrajectorySampler, ArrivalEstimator):
             dim_mults=config.dim_mults,
             kernel_size=config.kernel_size,
             blocks_per_level=config.blocks_per_level,
+            middle_blocks=config.middle_blocks,
             activation=config.activation,
         )
         for horizon in (config.horizon, *config.mixed_horizons):

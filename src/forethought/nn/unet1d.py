@@ -26,6 +26,8 @@ class TemporalUnet(nn.Module):
     dim_mults: channels of each level as multiples of ``dim``
     kernel_size: of the temporal convolutions
     blocks_per_level: residual blocks on the way down (and up)
+    middle_blocks: residual blocks at the coarsest level; with one level and none of these, a row
+        of the output sees only 1 + 3 (kernel_size - 1) rows
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class TemporalUnet(nn.Module):
         dim_mults: tuple[int, ...] = (1, 2, 4, 8),
         kernel_size: int = 5,
         blocks_per_level: int = 2,
+        middle_blocks: int = 2,
         activation: Activation = "mish",
     ) -> None:
         super().__init__()
@@ -55,7 +58,7 @@ class TemporalUnet(nn.Module):
         pairs = list(zip(widths[:-1], widths[1:], strict=True))
         self.down = nn.ModuleList(blocks(a, b) for a, b in pairs)
         self.shrink = nn.ModuleList(nn.Conv1d(b, b, 3, stride=2, padding=1) for _, b in pairs[:-1])
-        self.middle = blocks(widths[-1], widths[-1], 2)
+        self.middle = blocks(widths[-1], widths[-1], middle_blocks)
         self.up = nn.ModuleList(blocks(2 * b, a) for a, b in reversed(pairs[1:]))
         self.grow = nn.ModuleList(
             nn.ConvTranspose1d(a, a, 4, stride=2, padding=1) for a, _ in reversed(pairs[1:])
