@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from forethought.controllers import FollowActions
 from forethought.envs.maze_dynamics import MazeDynamics
 from forethought.planners.shooting import (
     CEM,
@@ -15,7 +16,7 @@ from forethought.planners.shooting import (
     RandomShooting,
     ShootingConfig,
 )
-from forethought.policy import FollowActions, PlanningPolicy
+from forethought.policy import PlanningPolicy
 from forethought.types import Plan, Trajectory
 
 HORIZON = 20
