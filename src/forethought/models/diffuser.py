@@ -12,7 +12,7 @@ Thesis Sections 5.2, 5.3 and C.3; Janner et al. 2022 (arXiv 2205.09991).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,8 +29,10 @@ from forethought.models.base import (
     ArrivalEstimator,
     Generator,
     Model,
+    OnStep,
     SamplerConfig,
     TrajectorySampler,
+    WarmStart,
 )
 from forethought.models.reachability import Reachability
 from forethought.models.reverse import Known, reverse_chain
@@ -267,7 +269,7 @@ class Diffuser(Model, TrajectorySampler, ArrivalEstimator):
         return torch.arange(rows) * stride
 
     @torch.no_grad()
-    def sample(
+    def sample(  # noqa: PLR0913  as TrajectorySampler asks
         self,
         pins: Sequence[Pin],
         *,
@@ -277,17 +279,17 @@ class Diffuser(Model, TrajectorySampler, ArrivalEstimator):
         projection: Projection | None = None,
         sampler: SamplerConfig = DEFAULT_SAMPLER,
         generator: Generator = None,
-        on_step: Callable[[int, Trajectory], None] | None = None,
+        on_step: OnStep | None = None,
+        start: WarmStart | None = None,
     ) -> Trajectory:
         """Algorithm 5, lines 3 to 11: trajectories (batch, n_candidates, horizon, dim).
 
         pins: at least the start;  times: as from ``plan_times``
-        guide, projection: see ``forethought.types``
-        on_step(level, estimate): called after every network call
+        guide, projection: see ``forethought.types``;  on_step, start: see ``models.base``
         Raises ValueError for a horizon the network cannot take or a pin outside the plan.
         """
         self.network.check_horizon(len(times))
-        known = Known.from_pins(pins, times, self)
+        known = Known.from_pins(pins, times, self, start)
         z = reverse_chain(
             self,
             known.repeat(n_candidates),
