@@ -9,6 +9,7 @@ arrival time shrinks).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, Protocol
 
 import torch
@@ -226,7 +227,7 @@ class PlanningPolicy:
         plan = self.planner.plan(
             observation,
             goal=goal,
-            previous=previous,
+            previous=None if previous is None else replace(previous, elapsed=self._steps[env]),
             remaining=torch.tensor([self._arrivals[env]]) if fixed else None,
             generator=[self._generators[env]],
         )

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from forethought.nn.embeddings import SinusoidalEmbedding
+from forethought.nn.packed import PackedUnet
 
 Activation = Literal["mish", "silu"]
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"mish": nn.Mish, "silu": nn.SiLU}
@@ -42,6 +43,7 @@ class TemporalUnet(nn.Module):
         super().__init__()
         act = _ACTIVATIONS[activation]
         widths = [in_dim, *(dim * mult for mult in dim_mults)]
+        self._packed: PackedUnet | None = None  # the weights, laid out for planning on a processor
         self.multiple = 2 ** (len(dim_mults) - 1)
         self.embed_level = nn.Sequential(
             SinusoidalEmbedding(dim), nn.Linear(dim, 4 * dim), act(), nn.Linear(4 * dim, dim)
@@ -75,6 +77,10 @@ class TemporalUnet(nn.Module):
 
     def forward(self, x: Tensor, level: Tensor) -> Tensor:
         self.check_horizon(x.shape[1])
+        if not (self.training or torch.is_grad_enabled()) and x.device.type == "cpu":
+            if self._packed is None or not self._packed.is_current():
+                self._packed = PackedUnet(self)
+            return self._packed(x, level)
         embedding = self.embed_level(level)
         x = x.transpose(1, 2)  # (B, channels, H)
         skips = []

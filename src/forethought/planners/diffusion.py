@@ -20,9 +20,12 @@ from forethought.models.base import (
     Model,
     SamplerConfig,
     TrajectorySampler,
+    WarmStart,
     require,
 )
 from forethought.planners.base import Planner
+from forethought.planners.warm_start import remaining as remaining_of
+from forethought.planners.warm_start import shift
 from forethought.registry import planners
 from forethought.types import Guide, Pin, Plan, Projection, Trajectory
 
@@ -42,6 +45,9 @@ class DiffusionPlannerConfig(PlannerConfig):
     """plans drawn; with a guide the best by its value is kept, else the smoothest path (least sum
     of squared steps, in environment units)"""
     sampler: SamplerConfig = SamplerConfig()
+    warm_start: float = 0.0
+    """share of the noise levels to noise the rest of the previous plan to, and of the sampler's
+    steps to denoise it with; 0 = every plan starts from noise alone"""
 
     def build(self, model: Model) -> DiffusionPlanner:
         return DiffusionPlanner(model, self)
@@ -93,6 +99,13 @@ class DiffusionPlanner(Planner):
     ) -> Plan:
         began = time.perf_counter()
         pins = [Pin(0, observation)]
+        import os
+
+        V = os.environ.get("WARMV", "B")
+        if V == "A" and self.config.warm_start and previous is not None and remaining is None:
+            left = remaining_of(previous)
+            if int(left.min()) >= 8:
+                remaining = left
         arrival = self._arrival(observation, goal, remaining)
         if goal is not None:
             pins.append(Pin(arrival, goal, hold=True))
@@ -104,9 +117,11 @@ class DiffusionPlanner(Planner):
             if self.on_step is not None:
                 self.on_step(level, estimate)
 
+        times = self._sampler.plan_times(int(arrival.max()))
         candidates = self._sampler.sample(
             pins,
-            times=self._sampler.plan_times(int(arrival.max())),
+            times=times,
+            start=self._start(previous, times, arrival),
             n_candidates=self.config.candidates,
             guide=self.guide,
             projection=self.projection,
@@ -142,6 +157,24 @@ class DiffusionPlanner(Planner):
             return torch.full((len(observation),), length)
         arrival = self._estimator.arrival_time(observation, goal, threshold=self.config.threshold)
         return arrival.cpu() + self.config.slack
+
+    def _start(self, previous: Plan | None, times: Tensor, arrival) -> WarmStart | None:
+        """The rest of the previous plan, unless it has arrived already."""
+        if previous is None or not self.config.warm_start:
+            return None
+        left = remaining_of(previous)
+        if left is not None and int(left.min()) < 1:
+            return None
+        import os
+
+        V = os.environ.get("WARMV", "B")
+        if V[0] == "C":
+            if int((arrival - left).max()) > int(V[1:]) * int(times[1]):
+                return None
+        if V[0] == "D":
+            if int((arrival - left).abs().max()) > int(V[1:]) * int(times[1]):
+                return None
+        return WarmStart(trajectory=shift(previous, times), share=self.config.warm_start)
 
     def _score(self, candidates: Trajectory, arrival: Tensor) -> Tensor:
         """(batch, candidates): the guide's value, the model's judgment, or minus squared steps."""
