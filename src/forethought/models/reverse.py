@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -128,7 +129,7 @@ def reverse_chain(
     """z (batch, horizon, D) sampled from the model given ``known`` (Algorithm 5, lines 3 to 11)."""
     z, levels = _begin(model.alpha_bar, known, sampler, noise)  # line 3
     guidance, multistep = sampler.guidance, _Extrapolation(model.alpha_bar)
-    for level, lower in zip(levels, [*levels[1:], -1], strict=True):  # line 4
+    for level, lower in pairwise([*levels, -1]):  # line 4
         gradient = None
         if guide is not None and level >= guidance.stop_level:
             shown = {"noisy": level, "mean": lower, "clean": -1}[guidance.at]

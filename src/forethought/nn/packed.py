@@ -34,7 +34,9 @@ class PackedUnet:
         shifts = [block.shift[1] for block in blocks]
         self._shift_sizes = [shift.out_features for shift in shifts]
         self._shift = torch.cat([s.weight for s in shifts]), torch.cat([s.bias for s in shifts])
-        self._down = [[_PackedResidual(block) for block in _blocks([stage])] for stage in network.down]
+        self._down = [
+            [_PackedResidual(block) for block in _blocks([stage])] for stage in network.down
+        ]
         self._middle = [_PackedResidual(block) for block in _blocks([network.middle])]
         self._up = [[_PackedResidual(block) for block in _blocks([stage])] for stage in network.up]
         self._shrink = [_PackedConv(conv) for conv in network.shrink]
@@ -74,6 +76,10 @@ def _state_of(parameters: list[nn.Parameter]) -> list[tuple[int, int]]:
 
 def _blocks(stages: Any) -> list[Any]:
     return [block for stage in stages for block in stage]
+
+
+def _pack_stage(stage: Any) -> list[_PackedResidual]:
+    return [_PackedResidual(block) for block in stage]
 
 
 class _PackedConv:

@@ -8,7 +8,8 @@ the thesis), or the earliest one that the model's arrival-time classifier calls 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -24,8 +25,8 @@ from forethought.models.base import (
     require,
 )
 from forethought.planners.base import Planner
-from forethought.planners.warm_start import remaining as remaining_of
-from forethought.planners.warm_start import shift
+from forethought.planners.budget import Calibration, PlanCost, Stopwatch
+from forethought.planners.warm_start import warm_start
 from forethought.registry import planners
 from forethought.types import Guide, Pin, Plan, Projection, Trajectory
 
@@ -48,9 +49,22 @@ class DiffusionPlannerConfig(PlannerConfig):
     warm_start: float = 0.0
     """share of the noise levels to noise the rest of the previous plan to, and of the sampler's
     steps to denoise it with; 0 = every plan starts from noise alone"""
+    budget_ms: float = 0.0
+    """wall-clock time a plan may take; sampler.steps and candidates are then the most it uses, the
+    steps coming first. The first plan of a shape also measures what fits. 0 = no limit"""
 
     def build(self, model: Model) -> DiffusionPlanner:
         return DiffusionPlanner(model, self)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One call's arguments for the sampler."""
+
+    pins: list[Pin]
+    times: Tensor
+    arrival: Tensor
+    start: WarmStart | None
 
 
 class DiffusionPlanner(Planner):
@@ -79,12 +93,18 @@ class DiffusionPlanner(Planner):
                 f"planner.slack {config.slack} not negative, and planner.candidates "
                 f"{config.candidates} at least 1"
             )
+        if config.budget_ms < 0 or (config.budget_ms and not config.sampler.steps):
+            raise ValueError(
+                f"planner.budget_ms {config.budget_ms} must not be negative, and with a budget "
+                f"planner.sampler.steps ({config.sampler.steps}) says how many steps are wanted"
+            )
         if not config.length:
             needed_by = "DiffusionPlanner with length 0"
             self._estimator = require(model, ArrivalEstimator, needed_by=needed_by)
         # slack would be added anew by every replanning, and the goal never reached
         self.chooses_arrival = self._estimator is not None and not config.slack
         self._judge = model if isinstance(model, ArrivalEstimator) else None
+        self._calibrations: dict[tuple[int, int], Calibration] = {}  # by batch and rows
 
     @torch.no_grad()
     def plan(
@@ -98,51 +118,84 @@ class DiffusionPlanner(Planner):
         generator: Generator = None,
     ) -> Plan:
         began = time.perf_counter()
-        pins = [Pin(0, observation)]
-        import os
-
-        V = os.environ.get("WARMV", "B")
-        if V == "A" and self.config.warm_start and previous is not None and remaining is None:
-            left = remaining_of(previous)
-            if int(left.min()) >= 8:
-                remaining = left
-        arrival = self._arrival(observation, goal, remaining)
-        if goal is not None:
-            pins.append(Pin(arrival, goal, hold=True))
-        calls = 0
-
-        def count(level: int, estimate: Trajectory) -> None:
-            nonlocal calls
-            calls += 1
-            if self.on_step is not None:
-                self.on_step(level, estimate)
-
-        times = self._sampler.plan_times(int(arrival.max()))
-        candidates = self._sampler.sample(
-            pins,
-            times=times,
-            start=self._start(previous, times, arrival),
-            n_candidates=self.config.candidates,
-            guide=self.guide,
-            projection=self.projection,
-            sampler=self.config.sampler,
-            generator=generator,
-            on_step=count,
-        )
-        value = self._score(candidates, arrival)
-        best = value.argmax(dim=1)
-        rows = torch.arange(len(best), device=best.device)
+        task = self._pose(observation, goal, previous, remaining)
+        sampler, n_candidates = self.config.sampler, self.config.candidates
+        watch = Stopwatch(began, on_step=self.on_step)
+        cost = None
+        if self.config.budget_ms:
+            costs = self._costs_of(task, lambda: self._pose(observation, goal, previous, remaining))
+            began = max(began, costs.built)
+            sampler, n_candidates, cost = costs.choose(sampler, task.start)
+            deadline = began + self.config.budget_ms / 1e3
+            watch = Stopwatch(began, on_step=self.on_step, deadline=deadline, cost=cost)
+        candidates = self._draw(task, sampler, n_candidates, generator, watch)
+        best, value = self._choose(candidates, task.arrival)
+        if cost is not None:
+            cost.follow(watch.cost())
         stats = {
-            "arrival": arrival,
-            "network_calls": calls,
+            "arrival": task.arrival,
+            "network_calls": watch.calls,
             "seconds": time.perf_counter() - began,
         }
-        return Plan(
-            trajectory=candidates[rows, best],
-            value=value[rows, best],
-            candidates=candidates,
-            stats=stats,
+        rows = torch.arange(len(best), device=best.device)
+        trajectory = candidates[rows, best]
+        return Plan(trajectory=trajectory, value=value, candidates=candidates, stats=stats)
+
+    def _pose(
+        self,
+        observation: Tensor,
+        goal: Tensor | None,
+        previous: Plan | None,
+        remaining: Tensor | None,
+    ) -> _Task:
+        """What to sample: pins at the start and the goal, rows up to the arrival, a first guess."""
+        arrival = self._arrival(observation, goal, remaining)
+        pins = [Pin(0, observation)]
+        if goal is not None:
+            pins.append(Pin(arrival, goal, hold=True))
+        times = self._sampler.plan_times(int(arrival.max()))
+        start = None
+        if self.config.warm_start and previous is not None:
+            start = warm_start(previous, times, arrival, self.config.warm_start)
+        return _Task(pins, times, arrival, start)
+
+    def _draw(
+        self,
+        task: _Task,
+        sampler: SamplerConfig,
+        n_candidates: int,
+        generator: Generator,
+        watch: Stopwatch,
+    ) -> Trajectory:
+        return self._sampler.sample(
+            task.pins,
+            times=task.times,
+            n_candidates=n_candidates,
+            guide=self.guide,
+            projection=self.projection,
+            sampler=sampler,
+            generator=generator,
+            on_step=watch,
+            start=task.start,
         )
+
+    def _costs_of(self, task: _Task, pose: Callable[[], _Task]) -> Calibration:
+        """What plans of this task's shape cost, measured the first time."""
+        shape = (len(task.arrival), len(task.times))
+        if shape not in self._calibrations:
+            # two calls at least, so that one can be told from the rest
+            sampler = replace(self.config.sampler, steps=max(2, min(3, self.config.sampler.steps)))
+
+            def run(n_candidates: int) -> PlanCost:
+                watch = Stopwatch(time.perf_counter())
+                again = replace(pose(), start=None)
+                noise = torch.Generator().manual_seed(0)
+                self._choose(self._draw(again, sampler, n_candidates, noise, watch), task.arrival)
+                return watch.cost()
+
+            seconds = self.config.budget_ms / 1e3
+            self._calibrations[shape] = Calibration(run, self.config.candidates, seconds)
+        return self._calibrations[shape]
 
     def _arrival(
         self, observation: Tensor, goal: Tensor | None, remaining: Tensor | None
@@ -158,26 +211,17 @@ class DiffusionPlanner(Planner):
         arrival = self._estimator.arrival_time(observation, goal, threshold=self.config.threshold)
         return arrival.cpu() + self.config.slack
 
-    def _start(self, previous: Plan | None, times: Tensor, arrival) -> WarmStart | None:
-        """The rest of the previous plan, unless it has arrived already."""
-        if previous is None or not self.config.warm_start:
-            return None
-        left = remaining_of(previous)
-        if left is not None and int(left.min()) < 1:
-            return None
-        import os
+    def _choose(self, candidates: Trajectory, arrival: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The best candidate of each environment, and its value where there is something to judge:
+        the guide's, else (of several) the model's judgment or minus the squared steps."""
+        if self.guide is None and candidates.observations.shape[1] == 1:
+            return torch.zeros(len(arrival), dtype=torch.int64), None
+        values = self._values(candidates, arrival)
+        value, best = values.max(dim=1)
+        return best, value
 
-        V = os.environ.get("WARMV", "B")
-        if V[0] == "C":
-            if int((arrival - left).max()) > int(V[1:]) * int(times[1]):
-                return None
-        if V[0] == "D":
-            if int((arrival - left).abs().max()) > int(V[1:]) * int(times[1]):
-                return None
-        return WarmStart(trajectory=shift(previous, times), share=self.config.warm_start)
-
-    def _score(self, candidates: Trajectory, arrival: Tensor) -> Tensor:
-        """(batch, candidates): the guide's value, the model's judgment, or minus squared steps."""
+    def _values(self, candidates: Trajectory, arrival: Tensor) -> Tensor:
+        """(batch, candidates), higher is better."""
         observations = candidates.observations
         if self.guide is None:
             judged = self._judge.plausibility(candidates, arrival) if self._judge else None

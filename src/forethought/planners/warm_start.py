@@ -10,7 +10,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from forethought.models.base import WarmStart
 from forethought.types import Plan, Trajectory
+
+
+def warm_start(plan: Plan, times: Tensor, arrival: Tensor, share: float) -> WarmStart | None:
+    """What is left of ``plan`` as a beginning for rows at ``times``; None if it is of no use.
+
+    That is where it has arrived, or where the new plan would arrive (batch,) more than a row later
+    than the old one: the environment has then left the old plan, and low noise cannot mend it.
+    """
+    left = plan.stats.get("arrival", plan.trajectory.times[-1]) - plan.elapsed
+    if bool((left < 1).any()) or bool((arrival - left > times[1]).any()):
+        return None
+    return WarmStart(trajectory=shift(plan, times), share=share)
 
 
 def shift(plan: Plan, times: Tensor) -> Trajectory:
@@ -29,9 +42,3 @@ def shift(plan: Plan, times: Tensor) -> Trajectory:
         actions=torch.lerp(old.actions[:, left], old.actions[:, right], share),
         times=times,
     )
-
-
-def remaining(plan: Plan) -> Tensor | None:
-    """(batch,) environment steps until the arrival that ``plan`` has left; None without one."""
-    arrival = plan.stats.get("arrival")
-    return None if arrival is None else arrival - plan.elapsed
