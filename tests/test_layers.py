@@ -32,6 +32,7 @@ LAYERS = {
     "scores": 6,
     "datasets": 7,
     "training": 7,
+    "distillation": 7,
     "progress": 7,
     "references": 7,
     "report": 8,

@@ -178,7 +178,7 @@ class PlanningPolicy:
             )
         self.planner, self.controller = planner, controller
         self.replan_every, self.goal_time = replan_every, goal_time
-        self._settled_within = torch.tensor(settled_within)
+        self.settled_within = torch.tensor(settled_within)
         self.plan_seconds: list[float] = []
         self.reset(0)
 
@@ -207,6 +207,11 @@ class PlanningPolicy:
             self._arrivals[env] -= 1
         return self.controller(torch.stack(current), observation)
 
+    def forget(self, envs: Sequence[int]) -> None:
+        """Drop these environments' plans: the next call plans anew for them."""
+        for env in envs:
+            self.plans[env] = None
+
     def _is_due(self, env: int) -> bool:
         if self.plans[env] is None:
             return True
@@ -216,10 +221,10 @@ class PlanningPolicy:
 
     def _is_settled(self, env: int, observation: Tensor) -> bool:
         reference = self._references[env]
-        if reference is None or not len(self._settled_within) or self._steps[env] < self._ends[env]:
+        if reference is None or not len(self.settled_within) or self._steps[env] < self._ends[env]:
             return False
-        distance = (observation - reference[-1]).abs()[: len(self._settled_within)]
-        return bool((distance <= self._settled_within).all())
+        distance = (observation - reference[-1]).abs()[: len(self.settled_within)]
+        return bool((distance <= self.settled_within).all())
 
     def _replan(self, env: int, observation: Tensor, goal: Tensor | None) -> None:
         previous = self.plans[env]
