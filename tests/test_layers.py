@@ -39,6 +39,7 @@ LAYERS = {
     "figures": 8,
     "recipes": 8,
     "studies": 8,
+    "bench": 8,
     "commands": 8,
     "evaluation": 8,
     "demo": 8,

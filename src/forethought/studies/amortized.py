@@ -134,11 +134,12 @@ def _calibration(settings: StudySettings, *, layout: str) -> dict[str, Any]:
     ]
     threshold = float(pair.student.threshold)
     above = novel > threshold
-    ranks = [np.argsort(np.argsort(values)) for values in (novel, error)]
+    ranks = np.stack([values.argsort().argsort() for values in (novel, error)])
+    correlations: Any = np.corrcoef(ranks)
     return {
         "steps": len(error),
         "bins": bins,
-        "rank_correlation": float(np.corrcoef(np.stack(ranks))[0, 1]),
+        "rank_correlation": float(correlations[0, 1]),
         "threshold": threshold,
         "share_above": float(above.mean()),
         "error_above": float(error[above].mean()) if above.any() else None,
@@ -210,7 +211,7 @@ def _plot(parts: Mapping[str, Any]) -> dict[str, Figure]:
     )
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
-        if axes.lines:
+        if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False)
     figures["mixture"] = figure
     return figures
