@@ -93,11 +93,12 @@ class Amortized(Model, Actor):
         Actions stay within those of the data.
         """
         device = self.threshold.device
-        members = self._members(observation.to(device)).clamp(-1, 1)
-        actions = self.action_normalizer.denormalize(members)
-        mean = actions.mean(dim=0)
-        novelty = (actions - mean).square().mean(dim=(0, 2)).sqrt()
-        return mean.to(observation.device), novelty.to(observation.device)
+        z_members = self._members(observation.to(device))
+        action = self.action_normalizer.denormalize(z_members.clamp(-1, 1)).mean(dim=0)
+        # not clamped: far from the data all members leave the range, and would seem to agree
+        spread = (z_members - z_members.mean(dim=0)) * self.action_normalizer.scale
+        novelty = spread.square().mean(dim=(0, 2)).sqrt()
+        return action.to(observation.device), novelty.to(observation.device)
 
     def act(self, observation: Tensor, goal: Tensor | None = None) -> Tensor:
         return self.act_and_judge(observation)[0]

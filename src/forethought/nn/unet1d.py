@@ -17,6 +17,7 @@ from forethought.nn.embeddings import SinusoidalEmbedding
 from forethought.nn.packed import PackedUnet
 
 Activation = Literal["mish", "silu"]
+MOST_PACKED_ROWS = 2048  # batch times horizon; with more, convolutions are as fast and need less
 _ACTIVATIONS: dict[str, type[nn.Module]] = {"mish": nn.Mish, "silu": nn.SiLU}
 
 
@@ -77,7 +78,8 @@ class TemporalUnet(nn.Module):
 
     def forward(self, x: Tensor, level: Tensor) -> Tensor:
         self.check_horizon(x.shape[1])
-        if not (self.training or torch.is_grad_enabled()) and x.device.type == "cpu":
+        is_planning = not (self.training or torch.is_grad_enabled())
+        if is_planning and x.device.type == "cpu" and x.shape[0] * x.shape[1] <= MOST_PACKED_ROWS:
             if self._packed is None or not self._packed.is_current():
                 self._packed = PackedUnet(self)
             return self._packed(x, level)

@@ -116,11 +116,10 @@ def _measure(planner: Planner) -> dict[str, Any]:
 
 def _peak_bytes(profiler: profile) -> int:
     """The highest running sum of allocations and releases, in the order in which they happened."""
-    recorded: Any = profiler.events()
-    events = [event for event in recorded if event.name == "[memory]"]
-    events.sort(key=lambda event: event.time_range.start)
-    changes = [event.cpu_memory_usage for event in events]
-    return int(np.max(np.cumsum(changes), initial=0))
+    inner: Any = profiler.profiler  # its raw events keep releases that the public ones leave out
+    events = [event for event in inner.kineto_results.events() if event.name() == "[memory]"]
+    events.sort(key=lambda event: event.start_ns())
+    return int(np.max(np.cumsum([event.nbytes() for event in events]), initial=0))
 
 
 def exponent(x: Sequence[float], y: Sequence[float]) -> float:
