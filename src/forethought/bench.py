@@ -18,6 +18,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -238,9 +239,12 @@ def draw_bench(data: dict[str, Any]) -> Figure:
         label="Pareto front",
     )
     axes.set(xscale="log", xlabel="one plan, ms (median, this machine)", ylabel="score")
+    for axis in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        axis(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.tick_params(axis="x", which="both", labelsize=8)
     axes.set_title(f"{data['recipe']}, {data['episodes']} episodes a point", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 

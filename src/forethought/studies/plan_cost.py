@@ -18,6 +18,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 from torch.profiler import ProfilerActivity, profile
 
 from forethought.checkpoint import load_config, load_model
@@ -129,25 +130,29 @@ def exponent(x: Sequence[float], y: Sequence[float]) -> float:
 
 
 def _plot(parts: Mapping[str, Any]) -> dict[str, Figure]:
-    figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), layout="constrained")
-    for panel, (factor, label) in zip(axes, LABELS.items(), strict=True):
-        panel.set(xlabel=label, ylabel="one plan, ms", xscale="log", yscale="log")
-        rows = parts.get(factor)
-        if not rows:
-            continue
-        x, ms, memory = ([row[key] for row in rows] for key in ("x", "ms", "megabytes"))
-        panel.plot(x, ms, "o-", color="#3d6fb4")
-        twin = panel.twinx()
-        twin.plot(x, memory, "s--", color="#d9772b", markersize=4)
-        twin.set(yscale="log", ylabel="peak memory of tensors, MB")
-        twin.yaxis.label.set_color("#d9772b")
-        panel.yaxis.label.set_color("#3d6fb4")
-        panel.minorticks_off()
-        panel.set_xticks(x, labels=[str(value) for value in x], fontsize=8)
-        if len(x) > 3:
-            text = f"time ~ x^{exponent(x, ms):.2f}, memory ~ x^{exponent(x, memory):.2f}"
-            panel.set_title(text, fontsize=9)
+    figure, axes = plt.subplots(2, 3, figsize=(10.5, 5.6), layout="constrained")
+    measured = (("ms", "one plan, ms", "#3d6fb4"), ("megabytes", "peak memory, MB", "#d9772b"))
+    for column, (factor, label) in enumerate(LABELS.items()):
+        for panel, (key, title, color) in zip(axes[:, column], measured, strict=True):
+            panel.set(xlabel=label, ylabel=title)
+            panel.spines[["top", "right"]].set_visible(False)
+            if rows := parts.get(factor):
+                _draw(panel, [row["x"] for row in rows], [row[key] for row in rows], color)
     return {"growth": figure}
+
+
+def _draw(panel: Any, x: list[float], y: list[float], color: str) -> None:
+    """Points with a line of slope 1 beside them; few points stand on a linear scale from zero."""
+    panel.plot(x, y, "o-", color=color)
+    panel.set_ylim(bottom=0)
+    if len(x) > 3:
+        panel.set(xscale="log", yscale="log")
+        panel.plot(x, [y[-1] * value / x[-1] for value in x], "--", color="#999", linewidth=1)
+        panel.set_ylim(0.7 * min(y), 1.4 * max(y))
+        panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        panel.set_title(f"~ x^{exponent(x, y):.2f} (dashed: x^1)", fontsize=9)
+    panel.minorticks_off()
+    panel.set_xticks(x, labels=[str(value) for value in x], fontsize=8)
 
 
 def _markdown(parts: Mapping[str, Any]) -> str:
