@@ -9,7 +9,7 @@ extrapolated from the last two; with x_i = log(alpha_bar_i / (1 - alpha_bar_i)) 
     D = tau0_i + (tau0_i - tau0_h) / (2 r),   r = (x_i - x_h) / (x_j - x_i),   h the level before i.
 
 A warm start noises an earlier plan to a middle level and runs the chain from there (thesis Section
-5.4, "Warm-Starting Diffusion for Faster Planning").
+5.5, "Warm-Starting Diffusion for Faster Planning").
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 As the previous plan is executed, its rows move toward the present. Read at the new plan's times,
 noised to a middle level and denoised from there, it needs a fraction of the network calls (thesis
-Section 5.4, "Warm-Starting Diffusion for Faster Planning", Figure 5.7).
+Section 5.5, "Warm-Starting Diffusion for Faster Planning", Figure 5.7).
 """
 
 from __future__ import annotations

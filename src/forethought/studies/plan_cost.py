@@ -144,7 +144,7 @@ def _plot(parts: Mapping[str, Any]) -> dict[str, Figure]:
 def _draw(panel: Any, x: list[float], y: list[float], color: str) -> None:
     """Points with a line of slope 1 beside them; few points stand on a linear scale from zero."""
     panel.plot(x, y, "o-", color=color)
-    panel.set_ylim(bottom=0)
+    panel.set_ylim(0, 1.1 * max(y))
     if len(x) > 3:
         panel.set(xscale="log", yscale="log")
         panel.plot(x, [y[-1] * value / x[-1] for value in x], "--", color="#999", linewidth=1)
