@@ -1,4 +1,4 @@
-"""The command line: ``forethought data | train | evaluate | plan | study | report | list | demo``.
+"""The command line: ``forethought data | train | evaluate | plan | study | report | ...``.
 
 Each command is a frozen dataclass whose fields are its flags (read by tyro) and a ``run`` method. A
 recipe's own settings are flags too: ``forethought train diffuser/maze-umaze --train.steps 100``.
@@ -137,6 +137,29 @@ class Evaluate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Score a checkpoint against its speed on this machine: table, Pareto plot, JSON."""
+
+    path: File
+    """checkpoint folder"""
+    episodes: int = 100
+    """per row"""
+    seed: int = 0
+    quick: bool = False
+    """fewer rows"""
+    out: Path = Path("runs/bench")
+    """folder for bench.json and bench.png"""
+    planner: PlannerConfig
+    control: ControlConfig
+
+    def run(self) -> None:
+        from forethought.bench import BenchSettings, run_bench
+
+        settings = BenchSettings(episodes=self.episodes, seed=self.seed, quick=self.quick)
+        run_bench(self.path, settings, self.planner, self.control, self.out, console)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """Make one plan between two points of a maze: a picture of the denoising, and JSON."""
 
@@ -237,6 +260,7 @@ class Demo:
 _COMMANDS: dict[str, Any] = {
     "train": Train,
     "evaluate": Evaluate,
+    "bench": Bench,
     "plan": Plan,
     "study": Study,
     "report": Report,
@@ -253,6 +277,7 @@ them.
   forethought data build maze-umaze            make a data set (or: data import FILE, info FOLDER)
   forethought train diffuser/maze-umaze        learn from it
   forethought evaluate runs/diffuser/maze-umaze/seed0 --episodes 100
+  forethought bench runs/diffuser/maze-umaze/seed0         score against planning time, here
   forethought plan pretrained/diffuser/maze-large --start 1 1 --goal 7 9
   forethought study table-5-1                  recompute a table or figure of the thesis
   forethought report runs --out report         tables, figures, one HTML page

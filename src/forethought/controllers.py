@@ -32,7 +32,7 @@ class Controller(Protocol):
     def read(self, rows: Tensor, progress: float, observation: Tensor) -> tuple[Tensor, float]:
         """The row (width,) of ``rows`` (steps, width) to act on now, and the new progress.
 
-        progress: what the last call returned; 0 at a plan's first step
+        progress: the plan's step that has been reached, as the last call returned it; 0 at first
         observation: (O,)
         """
         ...
@@ -99,9 +99,9 @@ class TrackObservations:
 class PursuePath:
     """Drives every coordinate in least time to the point of the path a distance ahead.
 
-    The path is the plan's ``position`` dimensions; its timing is not used. Progress is the distance
-    along it of the nearest point, searched for within two ``distance`` of the last one, so that it
-    never jumps between branches of a path that passes the same place twice.
+    The path is the plan's ``position`` dimensions; its timing is not used. Progress is the plan's
+    step nearest to the system, searched for within two ``distance`` along the path of the last one,
+    so that it never jumps between branches of a path that passes the same place twice.
     """
 
     def __init__(self, config: PursuitConfig) -> None:
@@ -125,12 +125,12 @@ class PursuePath:
 
     def read(self, rows: Tensor, progress: float, observation: Tensor) -> tuple[Tensor, float]:
         along, reach = rows[:, -1].contiguous(), self._config.distance
-        first, last = torch.searchsorted(along, along.new_tensor([progress, progress + 2 * reach]))
-        near = rows[first : last + 1, self._position] - observation[self._position]
-        if len(near):
-            progress = float(along[first + near.square().sum(dim=-1).argmin()])
-        ahead = int(torch.searchsorted(along, along.new_tensor(progress + reach)))
-        return rows[min(ahead, len(rows) - 1)], progress
+        step = int(progress)
+        last = int(torch.searchsorted(along, along[step] + 2 * reach))
+        offset = rows[step : last + 1, self._position] - observation[self._position]
+        step += int(offset.square().sum(dim=-1).argmin())
+        ahead = int(torch.searchsorted(along, along[step] + reach))
+        return rows[min(ahead, len(rows) - 1)], float(step)
 
     def __call__(self, reference: Tensor, observation: Tensor) -> Tensor:
         config = self._config

@@ -9,6 +9,7 @@ arrival time shrinks).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, Protocol
 
 import torch
@@ -113,6 +114,11 @@ class PlanningPolicy:
             self._arrivals[env] -= 1
         return self.controller(torch.stack(current), observation)
 
+    def forget(self, envs: Sequence[int]) -> None:
+        """Drop these environments' plans: the next call plans anew for them."""
+        for env in envs:
+            self.plans[env] = None
+
     def _is_due(self, env: int) -> bool:
         if self.plans[env] is None:
             return True
@@ -134,7 +140,7 @@ class PlanningPolicy:
         plan = self.planner.plan(
             observation,
             goal=goal,
-            previous=previous,
+            previous=None if previous is None else replace(previous, elapsed=self._elapsed(env)),
             remaining=torch.tensor([self._arrivals[env]]) if fixed else None,
             generator=[self._generators[env]],
         )
@@ -147,6 +153,10 @@ class PlanningPolicy:
         if previous is None:
             self.first_plans[env], self.first_references[env] = plan, self._references[env]
         self._steps[env], self._progress[env] = 0, 0.0
+
+    def _elapsed(self, env: int) -> int:
+        """Steps of the plan that are done: pursuit may be ahead of the clock."""
+        return max(self._steps[env], int(self._progress[env]))
 
     def _read(self, env: int, observation: Tensor) -> Tensor:
         rows = self._references[env]

@@ -161,9 +161,11 @@ class Plan(_TensorValue):
 
     trajectory: batch axis = environments;  value: (batch,);  candidates: (batch, candidates, ...)
     stats: numbers about the search, such as network calls
+    elapsed: environment steps that have passed since the plan was made; kept by whoever executes it
     """
 
     trajectory: Trajectory
     value: Tensor | None = None
     candidates: Trajectory | None = None
     stats: Mapping[str, Any] = field(default_factory=dict)
+    elapsed: int = 0

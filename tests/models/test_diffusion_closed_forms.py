@@ -6,6 +6,7 @@ what is left to fail is the chain itself: its coefficients, its guidance, its in
 """
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -150,7 +151,7 @@ def assert_gaussian(samples: Tensor, mean: Tensor, covariance: Tensor, bias: flo
 # --------------------------------------------------------------------------------------- unguided
 
 
-@pytest.mark.parametrize("kind", ["ddpm", "ddim"])
+@pytest.mark.parametrize("kind", ["ddpm", "ddim", "dpm"])
 def test_samples_have_the_data_mean_and_covariance(kind):
     assert_gaussian(sample(ExactGaussian(1000), kind=kind, n=2000), MEAN, COVARIANCE)
 
@@ -167,22 +168,51 @@ def test_chain_moments_converge_to_the_data_moments(kind):
     assert 1.7 < errors[0] / errors[1] < 2.3 and 1.7 < errors[1] / errors[2] < 2.3
 
 
+def probability_flow_error(model: ExactGaussian, kind: str, steps: int = 0) -> float:
+    """From the exact flow z -> m + (C / V)^(1/2) (z - sqrt(a) m), V = a C + (1 - a) I."""
+    generator = torch.Generator().manual_seed(0)
+    first = torch.randn(64, HORIZON, 1, generator=generator, dtype=torch.float64)[..., 0]
+    signal = model.alpha_bar[-1]
+    values, vectors = torch.linalg.eigh(COVARIANCE)
+    stretch = (values / (signal * values + 1 - signal)).sqrt()
+    flow = MEAN + (first - signal.sqrt() * MEAN) @ (vectors * stretch @ vectors.T)
+    return float((sample(model, kind=kind, steps=steps, n=64) - flow).abs().max())
+
+
 def test_ddim_is_the_probability_flow_of_the_gaussian():
-    """In the limit DDIM maps z to m + (C / V)^(1/2) (z - sqrt(a) m), V = a C + (1 - a) I."""
-    errors = []
-    for denoising_steps in (200, 400, 800):
-        model = ExactGaussian(denoising_steps)
-        first = torch.randn(
-            64, HORIZON, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64
-        )[..., 0]
-        signal = model.alpha_bar[-1]
-        values, vectors = torch.linalg.eigh(COVARIANCE)
-        stretch = (values / (signal * values + 1 - signal)).sqrt()
-        flow = MEAN + (first - signal.sqrt() * MEAN) @ (vectors * stretch @ vectors.T)
-        errors.append(float((sample(model, kind="ddim", n=64) - flow).abs().max()))
+    errors = [probability_flow_error(ExactGaussian(n), "ddim") for n in (200, 400, 800)]
     assert errors[-1] < 0.02, "standard deviations of the data are about 0.8"
     torch.testing.assert_close(errors[0] / errors[1], 2.0, rtol=0.15, atol=0)  # first order
     torch.testing.assert_close(errors[1] / errors[2], 2.0, rtol=0.15, atol=0)
+
+
+def test_dpm_solver_is_of_second_order():
+    """Twice the steps, a quarter of the error (until the schedule's clipped top level is felt)."""
+    model = ExactGaussian(1000)
+    errors = [probability_flow_error(model, "dpm", steps) for steps in (8, 16, 32)]
+    assert errors[0] / errors[1] > 3.3 and errors[1] / errors[2] > 3.3
+    assert errors[2] < 0.15 * probability_flow_error(model, "ddim", 32)
+    mean, covariance = moments(model, "dpm")
+    torch.testing.assert_close(mean, MEAN, rtol=0, atol=1e-3)
+    torch.testing.assert_close(covariance, COVARIANCE, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_dpm_solver_of_up_to_two_steps_is_ddim(steps):
+    model = ExactGaussian(50)
+    ours, theirs = (sample(model, kind=kind, steps=steps, n=5) for kind in ("dpm", "ddim"))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def test_warm_started_chain_of_exact_samples_keeps_their_law():
+    """Data noised to any level and denoised again is data: mean and covariance stay."""
+    generator = torch.Generator().manual_seed(3)
+    root = torch.linalg.cholesky(COVARIANCE.double())
+    draws = torch.randn(SAMPLES, HORIZON, generator=generator, dtype=torch.float64) @ root.T
+    data = (MEAN + draws)[..., None]
+    for share in (0.1, 0.5):
+        known = replace(nothing_known(SAMPLES), z_start=data, share=share)
+        assert_gaussian(sample(ExactGaussian(400), known=known), MEAN, COVARIANCE, bias=0.01)
 
 
 def test_zero_temperature_ddpm_of_a_gaussian_ends_at_its_mean():
@@ -330,7 +360,7 @@ def test_a_guide_that_returns_no_batch_of_values_is_refused():
 # -------------------------------------------------------------------------------------- inpainted
 
 
-@pytest.mark.parametrize("kind", ["ddpm", "ddim"])
+@pytest.mark.parametrize("kind", ["ddpm", "ddim", "dpm"])
 @pytest.mark.parametrize("rows", [[0], [0, 3]])
 def test_inpainted_gaussian_matches_conditional(kind, rows):
     """With a denoiser that is given the pinned entries clean, as in training with conditioning."""

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from forethought.agents.amortized import AmortizedConfig
 from forethought.checkpoint import load_model, save_config, save_model
 from forethought.config import Experiment, ModelConfig
 from forethought.data.episodes import Episode, EpisodeDataset
@@ -74,6 +75,7 @@ CASES: dict[str, dict[str, Case]] = {
             )
         ),
     },
+    "amortized": {"ensemble": Case(AmortizedConfig(width=16, members=2), "networks")},
 }
 ALL = [(name, label) for name, cases in CASES.items() for label in cases]
 each_case = pytest.mark.parametrize(("name", "label"), ALL, ids=[f"{n}-{c}" for n, c in ALL])

@@ -89,8 +89,9 @@ class GuidanceConfig:
 class SamplerConfig:
     """How a diffusion model is sampled."""
 
-    kind: Literal["ddpm", "ddim"] = "ddim"
-    """ddpm: ancestral, with noise; ddim: deterministic given the first noise (arXiv 2010.02502)"""
+    kind: Literal["ddpm", "ddim", "dpm"] = "ddim"
+    """ddpm: ancestral, with noise; ddim: deterministic given the first noise (arXiv 2010.02502);
+    dpm: its second-order successor DPM-Solver++(2M) (arXiv 2211.01095), the same up to two steps"""
     steps: int = 8
     """network calls per plan; 0 = every level the model was trained with"""
     temperature: float = 1.0
@@ -101,14 +102,32 @@ class SamplerConfig:
 DEFAULT_SAMPLER = SamplerConfig()
 
 
+@dataclass(frozen=True, kw_only=True)
+class WarmStart:
+    """Where sampling begins instead of at pure noise: a trajectory noised to a middle level.
+
+    trajectory: (batch, horizon, dim), rows as in the new plan, environment units
+    share: of the noise levels to noise it to, and of the sampler's steps to take from there; 0
+        keeps the trajectory as it is (but for the pins), 1 is pure noise
+    """
+
+    trajectory: Trajectory
+    share: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"a warm start's share of noise levels is {self.share}; use 0 to 1")
+
+
 class OnStep(Protocol):
     """Sees every step of a sampler, after its network call."""
 
     def __call__(
         self, level: int, estimate: Trajectory, sample: Trajectory | None = None, /
-    ) -> None:
+    ) -> bool | None:
         """At noise ``level``: the model's ``estimate`` of the plan, made from the noisy
-        ``sample``; both (batch * n_candidates, horizon, dim), in environment units."""
+        ``sample``; both (batch * n_candidates, horizon, dim), in environment units. Returns True
+        to stop there, which makes that estimate the result."""
 
 
 class TrajectorySampler(ABC):
@@ -119,7 +138,7 @@ class TrajectorySampler(ABC):
         """(horizon,) int64: rows of a plan that covers environment step ``last_time``."""
 
     @abstractmethod
-    def sample(
+    def sample(  # noqa: PLR0913  one more than usual: what a plan must, should and may be
         self,
         pins: Sequence[Pin],
         *,
@@ -130,6 +149,7 @@ class TrajectorySampler(ABC):
         sampler: SamplerConfig = DEFAULT_SAMPLER,
         generator: Generator = None,
         on_step: OnStep | None = None,
+        start: WarmStart | None = None,
     ) -> Trajectory:
         """Trajectories (batch, n_candidates, horizon, dim) in environment units."""
 

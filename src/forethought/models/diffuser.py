@@ -32,6 +32,7 @@ from forethought.models.base import (
     OnStep,
     SamplerConfig,
     TrajectorySampler,
+    WarmStart,
 )
 from forethought.models.reachability import Reachability
 from forethought.models.reverse import Known, reverse_chain
@@ -271,7 +272,7 @@ class Diffuser(Model, TrajectorySampler, ArrivalEstimator):
         return torch.arange(rows) * stride
 
     @torch.no_grad()
-    def sample(
+    def sample(  # noqa: PLR0913  as TrajectorySampler asks
         self,
         pins: Sequence[Pin],
         *,
@@ -282,16 +283,16 @@ class Diffuser(Model, TrajectorySampler, ArrivalEstimator):
         sampler: SamplerConfig = DEFAULT_SAMPLER,
         generator: Generator = None,
         on_step: OnStep | None = None,
+        start: WarmStart | None = None,
     ) -> Trajectory:
         """Algorithm 5, lines 3 to 11: trajectories (batch, n_candidates, horizon, dim).
 
         pins: at least the start;  times: as from ``plan_times``
-        guide, projection: see ``forethought.types``
-        on_step(level, estimate, sample): called after every network call
+        guide, projection: see ``forethought.types``;  on_step, start: see ``models.base``
         Raises ValueError for a horizon the network cannot take or a pin outside the plan.
         """
         self.network.check_horizon(len(times))
-        known = Known.from_pins(pins, times, self)
+        known = Known.from_pins(pins, times, self, start)
         z = reverse_chain(
             self,
             known.repeat(n_candidates),

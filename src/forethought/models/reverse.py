@@ -3,19 +3,27 @@
 One step from level i to a lower level j uses the Gaussian posterior q(tau^j | tau^i, tau^0) with
 the model's estimate of tau^0 in place of tau^0 (DDPM), or its deterministic counterpart (DDIM).
 Consecutive levels give exactly the chain the model was trained for; skipping levels makes it
-shorter.
+shorter. DPM-Solver++(2M) (Lu et al. 2022, arXiv 2211.01095, Algorithm 2) is DDIM with the estimate
+extrapolated from the last two; with x_i = log(alpha_bar_i / (1 - alpha_bar_i)) / 2 it uses
+
+    D = tau0_i + (tau0_i - tau0_h) / (2 r),   r = (x_i - x_h) / (x_j - x_i),   h the level before i.
+
+A warm start noises an earlier plan to a middle level and runs the chain from there (thesis Section
+5.5, "Warm-Starting Diffusion for Faster Planning").
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from forethought.models.base import GuidanceConfig, OnStep, SamplerConfig
+from forethought.models.base import GuidanceConfig, OnStep, SamplerConfig, WarmStart
 from forethought.models.schedules import spaced_levels
 from forethought.types import Guide, Pin, Projection, Trajectory
 
@@ -25,17 +33,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Known:
-    """Given entries: ``mask`` and ``z_values``, both (batch, horizon, D), in model units."""
+    """Given entries: ``mask`` and ``z_values``, both (batch, horizon, D), in model units.
+
+    z_start, share: of a warm start, see ``WarmStart``
+    """
 
     mask: Tensor
     z_values: Tensor
+    z_start: Tensor | None = None
+    share: float = 1.0
 
     @property
     def batch(self) -> int:
         return len(self.mask)
 
     @classmethod
-    def from_pins(cls, pins: Sequence[Pin], times: Tensor, model: Diffuser) -> Known:
+    def from_pins(
+        cls, pins: Sequence[Pin], times: Tensor, model: Diffuser, start: WarmStart | None = None
+    ) -> Known:
         """Translate pins in environment units; raises ValueError for one that does not fit."""
         if not pins:
             raise ValueError("a plan needs at least one pin (its start)")
@@ -63,13 +78,19 @@ class Known:
             masks[pin.field] = mask | here
         filled = Trajectory(times=times, **arrays)
         mask = torch.cat([masks["observations"], masks["actions"]], dim=-1)
-        return cls(mask, torch.where(mask, model.encode(filled), 0.0))
+        z_values = torch.where(mask, model.encode(filled), 0.0)
+        if start is None:
+            return cls(mask, z_values)
+        return cls(mask, z_values, model.encode(start.trajectory.to(device)), start.share)
 
     def repeat(self, count: int) -> Known:
         """Each environment ``count`` times, side by side."""
-        return Known(
-            self.mask.repeat_interleave(count, dim=0), self.z_values.repeat_interleave(count, dim=0)
+        tensors = (self.mask, self.z_values, self.z_start)
+        mask, z_values, z_start = (
+            None if each is None else each.repeat_interleave(count, dim=0) for each in tensors
         )
+        assert mask is not None and z_values is not None, "only z_start may be None"
+        return Known(mask, z_values, z_start, self.share)
 
     def apply(self, z: Tensor) -> Tensor:
         """Overwrite the given entries (Algorithm 5 line 10)."""
@@ -106,10 +127,9 @@ def reverse_chain(
     on_step: OnStep | None,
 ) -> Tensor:
     """z (batch, horizon, D) sampled from the model given ``known`` (Algorithm 5, lines 3 to 11)."""
-    levels = spaced_levels(len(model.alpha_bar), sampler.steps)
-    guidance = sampler.guidance
-    z = known.apply(sampler.temperature * noise(known.z_values))  # line 3
-    for level, lower in zip(levels, [*levels[1:], -1], strict=True):  # line 4
+    z, levels = _begin(model.alpha_bar, known, sampler, noise)  # line 3
+    guidance, multistep = sampler.guidance, _Extrapolation(model.alpha_bar)
+    for level, lower in pairwise([*levels, -1]):  # line 4
         gradient = None
         if guide is not None and level >= guidance.stop_level:
             shown = {"noisy": level, "mean": lower, "clean": -1}[guidance.at]
@@ -122,14 +142,58 @@ def reverse_chain(
             z_clean = _ascend(z_clean, gradient, guidance, step.variance, known)
         z_clean = _project(model, known.apply(z_clean), times, projection)
         if on_step is not None:
-            on_step(level, model.decode(z_clean, times), model.decode(z, times))
-        mean = step.mean(z, z_clean, deterministic=sampler.kind == "ddim")  # line 6
+            estimate = model.decode(z_clean, times)
+            if on_step(level, estimate, model.decode(z, times)):
+                return z_clean  # told to stop: an estimate of tau^0 is a plan
+        if sampler.kind == "dpm":
+            z_clean = multistep(z_clean, level, lower)
+        mean = step.mean(z, z_clean, deterministic=sampler.kind != "ddpm")  # line 6
         if gradient and guidance.at == "mean":  # line 8
             mean = _ascend(mean, gradient, guidance, step.variance, known)
         if sampler.kind == "ddpm" and lower >= 0:
             mean = mean + sampler.temperature * step.variance**0.5 * noise(mean)
         z = known.apply(mean)  # line 10
     return known.apply(_project(model, z, times, projection))
+
+
+def _begin(
+    alpha_bar: Tensor,
+    known: Known,
+    sampler: SamplerConfig,
+    noise: Callable[[Tensor], Tensor],
+) -> tuple[Tensor, list[int]]:
+    """The first z and the levels to denoise: all of them from pure noise, or the lower share."""
+    total = len(alpha_bar)
+    count = round(known.share * total)
+    drawn = sampler.temperature * noise(known.z_values)
+    if known.z_start is None or count == total:
+        return known.apply(drawn), spaced_levels(total, sampler.steps)
+    if count == 0:
+        return known.apply(known.z_start), []
+    steps = max(1, round(known.share * (sampler.steps or total)))
+    levels = spaced_levels(count, min(steps, count))
+    signal = alpha_bar[count - 1]
+    return known.apply(signal.sqrt() * known.z_start + (1 - signal).sqrt() * drawn), levels
+
+
+class _Extrapolation:
+    """DPM-Solver++(2M): the clean estimate a second-order step uses, from this one and the last."""
+
+    def __init__(self, alpha_bar: Tensor) -> None:
+        self._alpha_bar = alpha_bar
+        self._before: tuple[int, Tensor] | None = None
+
+    def __call__(self, z_clean: Tensor, level: int, lower: int) -> Tensor:
+        before, self._before = self._before, (level, z_clean)
+        if before is None or lower < 0:  # first order: no history, or an infinite last step
+            return z_clean
+        here = self._half_log_ratio(level)
+        ratio = (here - self._half_log_ratio(before[0])) / (self._half_log_ratio(lower) - here)
+        return z_clean + (z_clean - before[1]) / (2 * ratio)
+
+    def _half_log_ratio(self, level: int) -> float:
+        signal = float(self._alpha_bar[level])
+        return 0.5 * math.log(signal / (1 - signal))
 
 
 class _Step:

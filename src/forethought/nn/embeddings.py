@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -36,6 +37,14 @@ def fourier_features(x: Tensor, octaves: int) -> Tensor:
     Lets a network draw sharp borders in coordinates of order 1, such as the walls of a map
     (Tancik et al. 2020, arXiv 2006.10739).
     """
-    angles = [math.pi * 2**j * x for j in range(octaves)]
-    waves = [wave for angle in angles for wave in (angle.sin(), angle.cos())]
-    return torch.cat([x, *waves], dim=-1)
+    if not octaves:
+        return x
+    angle = x[..., None, :] * _frequencies(octaves, x.device, x.dtype)  # (..., octaves, dim)
+    waves = torch.stack([angle.sin(), angle.cos()], dim=-2)  # (..., octaves, 2, dim)
+    return torch.cat([x, waves.flatten(-3)], dim=-1)
+
+
+@functools.cache
+def _frequencies(octaves: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    frequencies = [[math.pi * 2**j] for j in range(octaves)]
+    return torch.tensor(frequencies, device=device, dtype=dtype)

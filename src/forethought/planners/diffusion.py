@@ -8,8 +8,8 @@ the thesis), or the earliest one that the model's arrival-time classifier calls 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -22,11 +22,16 @@ from forethought.models.base import (
     Model,
     SamplerConfig,
     TrajectorySampler,
+    WarmStart,
     require,
 )
 from forethought.planners.base import Planner
+from forethought.planners.budget import Calibration, PlanCost, Stopwatch
+from forethought.planners.warm_start import warm_start
 from forethought.registry import planners
 from forethought.types import Guide, Pin, Plan, Projection, Trajectory
+
+DOUBT_CANDIDATES = 8  # drawn when the last plan has led nowhere
 
 
 @planners.register("diffusion")
@@ -44,9 +49,31 @@ class DiffusionPlannerConfig(PlannerConfig):
     """plans drawn; with a guide the best by its value is kept, else the smoothest path (least sum
     of squared steps, in environment units)"""
     sampler: SamplerConfig = SamplerConfig()
+    patience: float = 0.25
+    """when an arrival is chosen anew though the last estimate of it has not come nearer, something
+    is in the way: put it off by this share, more each time in a row, and draw DOUBT_CANDIDATES at
+    least; 0 = believe every estimate"""
+    warm_start: float = 0.0
+    """share of the noise levels to noise the rest of the previous plan to, and of the sampler's
+    steps to denoise it with; 0 = every plan starts from noise alone"""
+    budget_ms: float = 0.0
+    """wall-clock time a plan may take; sampler.steps and candidates are then the most it uses, the
+    steps coming first. The first plan of a shape also measures what fits. 0 = no limit"""
 
     def build(self, model: Model) -> DiffusionPlanner:
         return DiffusionPlanner(model, self)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One call's arguments for the sampler."""
+
+    pins: list[Pin]
+    times: Tensor
+    arrival: Tensor
+    estimate: Tensor
+    doubt: Tensor
+    start: WarmStart | None
 
 
 class DiffusionPlanner(Planner):
@@ -79,12 +106,18 @@ class DiffusionPlanner(Planner):
                 f"planner.slack {config.slack} not negative, and planner.candidates "
                 f"{config.candidates} at least 1"
             )
+        if config.budget_ms < 0 or (config.budget_ms and not config.sampler.steps):
+            raise ValueError(
+                f"planner.budget_ms {config.budget_ms} must not be negative, and with a budget "
+                f"planner.sampler.steps ({config.sampler.steps}) says how many steps are wanted"
+            )
         if not config.length:
             needed_by = "DiffusionPlanner with length 0"
             self._estimator = require(model, ArrivalEstimator, needed_by=needed_by)
         # slack would be added anew by every replanning, and the goal never reached
         self.chooses_arrival = self._estimator is not None and not config.slack
         self._judge = model if isinstance(model, ArrivalEstimator) else None
+        self._calibrations: dict[tuple[int, int], Calibration] = {}  # by batch and rows
 
     @torch.no_grad()
     def plan(
@@ -98,48 +131,105 @@ class DiffusionPlanner(Planner):
         generator: Generator = None,
     ) -> Plan:
         began = time.perf_counter()
+        task = self._pose(observation, goal, previous, remaining)
+        sampler, n_candidates = self.config.sampler, self.config.candidates
+        if bool(task.doubt.any()):
+            n_candidates = max(n_candidates, DOUBT_CANDIDATES)
+        watch = Stopwatch(began, on_step=self.on_step)
+        cost = None
+        if self.config.budget_ms:
+            costs = self._costs_of(task, lambda: self._pose(observation, goal, previous, remaining))
+            began = max(began, costs.built)
+            sampler, n_candidates, cost = costs.choose(sampler, task.start)
+            deadline = began + self.config.budget_ms / 1e3
+            watch = Stopwatch(began, on_step=self.on_step, deadline=deadline, cost=cost)
+        candidates = self._draw(task, sampler, n_candidates, generator, watch)
+        best, values = self._choose(candidates, task.arrival)
+        if cost is not None:
+            cost.follow(watch.cost())
+        stats = {
+            "arrival": task.arrival,
+            "network_calls": watch.calls,
+            "seconds": time.perf_counter() - began,
+            "estimate": task.estimate,
+            "doubt": task.doubt,
+        }
+        rows, value = torch.arange(len(best), device=best.device), None
+        if values is not None:
+            stats["values"], value = values, values[rows, best]
+        trajectory = candidates[rows, best]
+        if self.terms:
+            stats["violations"] = report_violations(trajectory, self.terms)
+        return Plan(trajectory=trajectory, value=value, candidates=candidates, stats=stats)
+
+    def _pose(
+        self,
+        observation: Tensor,
+        goal: Tensor | None,
+        previous: Plan | None,
+        remaining: Tensor | None,
+    ) -> _Task:
+        """What to sample: pins at the start and the goal, rows up to the arrival, a first guess."""
+        estimate = self._estimate(observation, goal, remaining)
+        doubt = self._doubt(estimate, previous)
+        arrival = (estimate * (1 + self.config.patience * doubt)).round().long()
         pins = [Pin(0, observation)]
-        arrival = self._arrival(observation, goal, remaining)
         if goal is not None:
             pins.append(Pin(arrival, goal, hold=True))
-        calls = 0
+        times = self._sampler.plan_times(int(arrival.max()))
+        start = None
+        if self.config.warm_start and previous is not None:
+            start = warm_start(previous, times, arrival, self.config.warm_start)
+        return _Task(pins, times, arrival, estimate, doubt, start)
 
-        def count(level: int, estimate: Trajectory, sample: Trajectory | None = None, /) -> None:
-            nonlocal calls
-            calls += 1
-            if self.on_step is not None:
-                self.on_step(level, estimate, sample)
-
-        candidates = self._sampler.sample(
-            pins,
-            times=self._sampler.plan_times(int(arrival.max())),
-            n_candidates=self.config.candidates,
+    def _draw(
+        self,
+        task: _Task,
+        sampler: SamplerConfig,
+        n_candidates: int,
+        generator: Generator,
+        watch: Stopwatch,
+    ) -> Trajectory:
+        return self._sampler.sample(
+            task.pins,
+            times=task.times,
+            n_candidates=n_candidates,
             guide=self.guide,
             projection=self.projection,
-            sampler=self.config.sampler,
+            sampler=sampler,
             generator=generator,
-            on_step=count,
-        )
-        value = self._score(candidates, arrival)
-        best = value.argmax(dim=1)
-        rows = torch.arange(len(best), device=best.device)
-        stats = {
-            "arrival": arrival,
-            "network_calls": calls,
-            "values": value,  # (batch, candidates)
-            "seconds": time.perf_counter() - began,
-        }
-        chosen = candidates[rows, best]
-        if self.terms:
-            stats["violations"] = report_violations(chosen, self.terms)
-        return Plan(
-            trajectory=chosen,
-            value=value[rows, best],
-            candidates=candidates,
-            stats=stats,
+            on_step=watch,
+            start=task.start,
         )
 
-    def _arrival(
+    def _costs_of(self, task: _Task, pose: Callable[[], _Task]) -> Calibration:
+        """What plans of this task's shape cost, measured the first time."""
+        shape = (len(task.arrival), len(task.times))
+        if shape not in self._calibrations:
+            # two calls at least, so that one can be told from the rest
+            sampler = replace(self.config.sampler, steps=max(2, min(3, self.config.sampler.steps)))
+
+            def run(n_candidates: int) -> PlanCost:
+                watch = Stopwatch(time.perf_counter())
+                again = replace(pose(), start=None)
+                noise = torch.Generator().manual_seed(0)
+                self._choose(self._draw(again, sampler, n_candidates, noise, watch), task.arrival)
+                return watch.cost()
+
+            seconds = self.config.budget_ms / 1e3
+            self._calibrations[shape] = Calibration(run, self.config.candidates, seconds)
+        return self._calibrations[shape]
+
+    def _doubt(self, estimate: Tensor, previous: Plan | None) -> Tensor:
+        """(batch,) how often in a row the time to go, half of what has passed at least, has not
+        shrunk."""
+        known = None if previous is None else previous.stats.get("estimate")
+        if known is None or previous is None or not (self.chooses_arrival and self.config.patience):
+            return torch.zeros_like(estimate)
+        held_up = estimate > known - previous.elapsed / 2
+        return (previous.stats["doubt"] + 1) * held_up
+
+    def _estimate(
         self, observation: Tensor, goal: Tensor | None, remaining: Tensor | None
     ) -> Tensor:
         """(batch,) environment steps until the goal."""
@@ -153,8 +243,17 @@ class DiffusionPlanner(Planner):
         arrival = self._estimator.arrival_time(observation, goal, threshold=self.config.threshold)
         return arrival.cpu() + self.config.slack
 
-    def _score(self, candidates: Trajectory, arrival: Tensor) -> Tensor:
-        """(batch, candidates): the guide's value, the model's judgment, or minus squared steps."""
+    def _choose(self, candidates: Trajectory, arrival: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The best candidate of each environment, and (batch, candidates) values if there is
+        something to judge: the guide's, else (of several) the model's judgment or minus the squared
+        steps."""
+        if self.guide is None and candidates.observations.shape[1] == 1:
+            return torch.zeros(len(arrival), dtype=torch.int64), None
+        values = self._values(candidates, arrival)
+        return values.argmax(dim=1), values
+
+    def _values(self, candidates: Trajectory, arrival: Tensor) -> Tensor:
+        """(batch, candidates), higher is better."""
         observations = candidates.observations
         if self.guide is None:
             judged = self._judge.plausibility(candidates, arrival) if self._judge else None
