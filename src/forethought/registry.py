@@ -1,7 +1,7 @@
 """Names for things that users add: models, recipes, data sets.
 
-A registry knows the package that holds its built-in entries and imports that package's modules at
-the first lookup, so the layer that looks a name up does not import the layers above it.
+A registry knows the packages that hold its built-in entries and imports their modules at the first
+lookup, so the layer that looks a name up does not import the layers above it.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ def did_you_mean(name: str, known: list[str], *, kind: str) -> str:
 
 
 class Registry(Generic[Entry]):
-    """A mapping from name to entry, filled by decorators in the modules of ``package``.
+    """A mapping from name to entry, filled by decorators in the modules of ``packages``.
 
     kind: what an entry is called in error messages, e.g. "recipe"
     """
 
-    def __init__(self, kind: str, package: str) -> None:
+    def __init__(self, kind: str, *packages: str) -> None:
         self.kind = kind
-        self._package = package
+        self._packages = packages
         self._entries: dict[str, Entry] = {}
         self._loaded = False
 
@@ -67,12 +67,13 @@ class Registry(Generic[Entry]):
         if self._loaded:
             return
         self._loaded = True
-        package = importlib.import_module(self._package)
-        for module in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"{self._package}.{module.name}")
+        for name in self._packages:
+            package = importlib.import_module(name)
+            for module in pkgutil.iter_modules(package.__path__):
+                importlib.import_module(f"{name}.{module.name}")
 
 
-models: Registry[type] = Registry("model", "forethought.models")
+models: Registry[type] = Registry("model", "forethought.models", "forethought.agents")
 planners: Registry[type] = Registry("planner", "forethought.planners")
 recipes: Registry[Callable] = Registry("recipe", "forethought.recipes")
 datasets: Registry[Callable] = Registry("data set", "forethought.datasets")

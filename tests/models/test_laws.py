@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from forethought.agents.iql import IQLConfig
 from forethought.checkpoint import load_model, save_config, save_model
 from forethought.config import Experiment, ModelConfig
 from forethought.data.episodes import Episode, EpisodeDataset
@@ -73,6 +74,11 @@ CASES: dict[str, dict[str, Case]] = {
                 reach_pairs=32,
             )
         ),
+    },
+    "iql": {
+        "single-task": Case(IQLConfig(width=16, temperature=3.0)),
+        # a radius of zero means the same in all units
+        "goals": Case(IQLConfig(width=16, goal_dims=(0, 1), goal_radius=0.0)),
     },
 }
 ALL = [(name, label) for name, cases in CASES.items() for label in cases]
