@@ -153,7 +153,8 @@ class IQL(Model, Actor):
     @torch.no_grad()
     def after_step(self) -> None:
         """Move the target networks toward the critics."""
-        targets, critics = list(self.target_critics.parameters()), list(self.critics.parameters())
+        targets = [p.data for p in self.target_critics.parameters()]
+        critics = [p.data for p in self.critics.parameters()]
         torch._foreach_lerp_(targets, critics, self.config.target_rate)
 
     def parameter_groups(self, weight_decay: float) -> list[dict]:
