@@ -179,10 +179,8 @@ def test_timeouts_are_backed_up_and_terminations_are_not(dataset):
     ends = replace(batch, terminated=torch.ones_like(batch.terminated))
     goes_on = replace(batch, terminated=torch.zeros_like(batch.terminated))
     with torch.no_grad():
-        both = torch.cat(
-            [model.encode(batch.observation, None), model.action_normalizer.normalize(batch.action)],
-            dim=-1,
-        )
+        z_action = model.action_normalizer.normalize(batch.action)
+        both = torch.cat([model.encode(batch.observation, None), z_action], dim=-1)
         critics = model.critics(both)[..., 0]
         next_value = model.value(model.encode(batch.next_observation, None))[:, 0]
     for case, factor in ((ends, 0.0), (goes_on, 0.99)):

@@ -95,9 +95,9 @@ def iql_grid(settings: StudySettings, folder: Path) -> dict[str, Any]:
 
 def iql_row(settings: StudySettings, folder: Path, cell: str) -> dict[str, Any]:
     """IQL in one cell at the grid's best setting; trained now if no file holds the row."""
-    file = row_file(folder, "iql", cell)
+    file, how = row_file(folder, "iql", cell), f"forethought study table-5-1 --only iql-{cell}"
     if file.is_file():
-        return read_row(file, how=f"forethought study table-5-1 --only iql-{cell}")
+        return read_row(file, how=how)
     best = iql_grid(settings, folder)["best"]
     experiment = _experiment(cell, **best)
     dataset = open_dataset(settings, experiment.dataset)
@@ -117,9 +117,8 @@ def iql_row(settings: StudySettings, folder: Path, cell: str) -> dict[str, Any]:
             "dataset": {"name": experiment.dataset, "fingerprint": dataset.fingerprint},
         }
     )
-    row = row_of("IQL", result, curve=curve)
-    write_row(file, row)
-    return row
+    write_row(file, row_of("IQL", result, curve=curve))
+    return read_row(file, how=how)
 
 
 def _experiment(cell: str, temperature: float, expectile: float) -> Experiment:
