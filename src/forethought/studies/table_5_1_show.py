@@ -226,13 +226,14 @@ def _timing(parts: Parts) -> list[str]:
     for layout in LAYOUTS:
         if f"thesis-{layout}" in parts:
             part = parts[f"thesis-{layout}"]
-            train = f"{part['train_step_seconds']:.2f} s x {part['train_steps']:,}"
-            days = f"{part['train_days']:.1f} days"
-            plan = f"{part['plan_seconds']:.1f} s, {part['network_calls']} network calls"
-            lines.append(_line(f"`{part['recipe']}`", train, days, plan))
+            step = f"{part['step_core_seconds']:.2f} s"
+            train = f"{part['train_core_days']:.1f} days for {part['train_steps']:,} steps"
+            plan = f"{part['plan_core_seconds']:.1f} s, {part['network_calls']} network calls"
+            lines.append(_line(f"`{part['recipe']}`", step, train, plan))
     if not lines:
         return []
-    return ["| recipe | a training step | training | a plan |", "|---|---|---|---|", *lines]
+    head = ["| recipe | a training step | training | a plan |", "|---|---|---|---|"]
+    return [*head, *lines, "", "Core-seconds: seconds of one busy core."]
 
 
 # ------------------------------------------------------------------------------------- figures
@@ -254,21 +255,32 @@ def figure_bars(parts: Parts) -> Figure:
     panels = figure.subplots(2, 1)
     for ax, task in zip(panels, TASKS, strict=True):
         _draw_bars(ax, parts, task)
+    _add_legend(figure)
+    return figure
+
+
+def _add_legend(figure: Figure) -> None:
+    """One legend for all panels: learners in the table's order, then published marks."""
     handles: dict[str, Any] = {}
-    for ax in panels:
+    for ax in figure.axes:
         drawn, labels = ax.get_legend_handles_labels()
         handles |= dict(zip(labels, drawn, strict=True))
+    order = [label for label, _ in LEARNED.values()]
+    names = sorted(handles, key=lambda name: order.index(name) if name in order else len(order))
     figure.legend(
-        handles.values(), handles.keys(), loc="outside right upper", frameon=False, fontsize=8
+        [handles[name] for name in names],
+        names,
+        loc="outside right upper",
+        frameon=False,
+        fontsize=8,
     )
-    return figure
 
 
 def _draw_bars(ax: Axes, parts: Parts, task: str) -> None:
     present = [
         key for key in LEARNED if any(f"{key}-{task}-{layout}" in parts for layout in LAYOUTS)
     ]
-    width = 0.8 / max(len(present), 1)
+    width = 0.8 / max(len(present), 4)  # few rows: no broader bars
     for group, layout in enumerate(LAYOUTS):
         cell = f"{task}-{layout}"
         for place, key in enumerate(present):
@@ -327,6 +339,5 @@ def figure_curves(parts: Parts) -> Figure:
         ax.set_title(f"{TITLES[task].split(' ')[0]} {SIZES[layout]}", fontsize=9, color=INK)
         ax.spines[["top", "right"]].set_visible(False)
         ax.set(xlabel="thousand updates", ylabel="score")
-        if ax.get_legend_handles_labels()[0]:
-            ax.legend(frameon=False, fontsize=6)
+    _add_legend(figure)
     return figure
