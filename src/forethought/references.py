@@ -61,14 +61,17 @@ class StraightToGoal:
 
 
 def reference_policies(env_id: str, control: ControlConfig) -> dict[str, Policy]:
-    """Named policies: the same controller on a shortest path, the data's own, and no plan."""
+    """Named policies: the same controller on a shortest path, the data's own, and no plan.
+
+    Only the data's own if ``control`` tracks nothing, as for models that act by themselves.
+    """
     env = gymnasium.make(env_id, disable_env_checker=True).unwrapped
     if not isinstance(env, MazeEnv):
         return {}
     policies: dict[str, Policy] = {
         "behavior controller (knows the maze)": ShortestPathPolicy(env.layout, jitter=True)
     }
-    if control.controller == "track_observations":
+    if control.controller == "track_observations" and control.gains:
         controller = make_controller(control, ACTION_DIM)
 
         def track(path: Tensor, step: int, observation: Tensor) -> Tensor:

@@ -5,13 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from forethought.agents.iql import IQL, IQLConfig, expectile_loss
 from forethought.config import TrainConfig
 from forethought.data.episodes import Episode, EpisodeDataset
+from forethought.datasets.maze import build_maze
+from forethought.evaluation import EvaluationSettings, evaluate_checkpoint
 from forethought.models.base import Actor
 from forethought.registry import models, recipes
-from forethought.training import _Run
+from forethought.training import _Run, train_experiment
 from forethought.types import Transitions
 
 DISCOUNT = 0.9
@@ -223,3 +226,24 @@ def test_recipes_differ_in_goal_and_environment_alone(layout):
     assert single.env.endswith(f"maze2d-{layout}-v0") and multi.env.endswith(f"multi2d-{layout}-v0")
     assert single.dataset == multi.dataset == f"maze-{layout}"
     assert replace(multi.model, goal_dims=()) == single.model and multi.train == single.train
+
+
+def test_checkpoint_is_evaluated_beside_the_behavior_controller(tmp_path):
+    experiment = recipes["iql/multi-umaze"]()
+    experiment = replace(
+        experiment,
+        model=replace(experiment.model, width=8),
+        train=replace(experiment.train, steps=2, batch_size=4),
+    )
+    train_experiment(experiment, build_maze("umaze", seed=0, n_steps=300), tmp_path)
+    data = evaluate_checkpoint(
+        tmp_path,
+        EvaluationSettings(episodes=2),
+        experiment.planner,
+        experiment.control,
+        None,
+        Console(quiet=True),
+    )
+    assert data["protocol"]["env"] == "forethought/multi2d-umaze-v0"
+    assert data["protocol"]["controller"] == "the model's own actions"
+    assert [row["name"] for row in data["references"]] == ["behavior controller (knows the maze)"]
