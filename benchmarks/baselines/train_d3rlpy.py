@@ -20,6 +20,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -91,58 +92,52 @@ class GreedyPolicy:
 
 
 def make_algorithm(name: str, layout: str, data: Transitions) -> Any:
-    """The algorithm at its published settings (see the module's first lines)."""
-    deep = d3rlpy.models.VectorEncoderFactory([256, 256, 256])
-    flat = d3rlpy.models.VectorEncoderFactory([256, 256])
-    normed = d3rlpy.models.VectorEncoderFactory([256, 256, 256], use_layer_norm=True)
+    """The algorithm at its published settings (see the module's first lines), untrained."""
+    config = configure(name, layout, data)
+    algo = config.create(device=False)
+    algo.create_impl((data.observations.shape[1],), data.actions.shape[1])
+    return algo
+
+
+def configure(name: str, layout: str, data: Transitions) -> Any:
+    """d3rlpy's settings of one of ``UPDATES``."""
+    networks = d3rlpy.models.VectorEncoderFactory
+    flat, deep = networks([256, 256]), networks([256, 256, 256])
     scaler = d3rlpy.preprocessing.StandardObservationScaler(
         mean=data.observations.mean(axis=0, dtype=np.float64).astype(np.float32),
         std=data.observations.std(axis=0, dtype=np.float64).astype(np.float32),
     )
     common = {"batch_size": BATCH, "gamma": 0.99, "tau": 0.005, "critic_learning_rate": 3e-4}
+    same_depth = {"actor_encoder_factory": deep, "critic_encoder_factory": deep}
     if name == "awac":
-        config = d3rlpy.algos.AWACConfig(
-            **common,
-            lam=0.1,
-            actor_learning_rate=3e-4,
-            observation_scaler=scaler,
-            actor_encoder_factory=deep,
-            critic_encoder_factory=deep,
+        return d3rlpy.algos.AWACConfig(
+            **common, **same_depth, lam=0.1, actor_learning_rate=3e-4, observation_scaler=scaler
         )
-    elif name == "rebrac":
-        config = d3rlpy.algos.ReBRACConfig(
+    if name == "rebrac":
+        return d3rlpy.algos.ReBRACConfig(
             **common,
             actor_beta=0.003,
             critic_beta=0.001,
             actor_learning_rate=3e-4,
             actor_encoder_factory=deep,
-            critic_encoder_factory=normed,
+            critic_encoder_factory=networks([256, 256, 256], use_layer_norm=True),
         )
-    elif name == "sac-n":
-        config = d3rlpy.algos.SACConfig(
-            **common,
-            n_critics=10,
-            actor_learning_rate=3e-4,
-            temp_learning_rate=3e-4,
-            actor_encoder_factory=deep,
-            critic_encoder_factory=deep,
+    if name == "sac-n":
+        return d3rlpy.algos.SACConfig(
+            **common, **same_depth, n_critics=10, actor_learning_rate=3e-4, temp_learning_rate=3e-4
         )
-    else:
-        config = d3rlpy.algos.CQLConfig(
-            **common,
-            conservative_weight=10.0,
-            n_action_samples=4,
-            alpha_threshold=5.0,
-            alpha_learning_rate=3e-4 if layout == "large" else 0.0,  # a multiplier in Large only
-            actor_learning_rate=3e-5,
-            temp_learning_rate=3e-5,
-            observation_scaler=scaler,
-            actor_encoder_factory=flat,
-            critic_encoder_factory=flat,
-        )
-    algo = config.create(device=False)
-    algo.create_impl((data.observations.shape[1],), data.actions.shape[1])
-    return algo
+    return d3rlpy.algos.CQLConfig(
+        **common,
+        conservative_weight=10.0,
+        n_action_samples=4,
+        alpha_threshold=5.0,
+        alpha_learning_rate=3e-4 if layout == "large" else 0.0,  # a multiplier in Large only
+        actor_learning_rate=3e-5,
+        temp_learning_rate=3e-5,
+        observation_scaler=scaler,
+        actor_encoder_factory=flat,
+        critic_encoder_factory=flat,
+    )
 
 
 def train_with_curve(
@@ -172,35 +167,18 @@ def train_with_curve(
     return state
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("algorithm", choices=sorted(UPDATES))
-    parser.add_argument("layout", choices=("umaze", "medium", "large"))
-    parser.add_argument("--data", type=Path, help="data-set folder; default data/maze-LAYOUT")
-    parser.add_argument("--updates", type=int, help="default: as published in docs/results.md")
-    parser.add_argument("--episodes", type=int, default=400, help="of the final evaluation")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=BASELINES)
-    parser.add_argument("--runs", type=Path, default=Path("runs/studies/d3rlpy"))
-    args = parser.parse_args()
-    file = row_file(args.out, args.algorithm, f"maze2d-{args.layout}")
-    if file.is_file():
-        print(f"{file} is there already")
-        return
+def train_and_score(args: argparse.Namespace, file: Path) -> None:
+    """Train one algorithm in one maze and write its row."""
     torch.set_num_threads(1)
     d3rlpy.seed(args.seed)
     updates = args.updates or UPDATES[args.algorithm]
     folder = args.data or Path("data") / f"maze-{args.layout}"
     data, env_id = Transitions(folder), f"forethought/maze2d-{args.layout}-v0"
     algo = make_algorithm(args.algorithm, args.layout, data)
-    state = train_with_curve(
-        algo,
-        data,
-        env_id,
-        marks=sorted({updates * k // 10 for k in range(1, 11)}),
-        seed=args.seed,
-        out=args.runs / f"{args.algorithm}-{args.layout}-seed{args.seed}",
-    )
+    marks = sorted({updates * k // 10 for k in range(1, 11)})
+    out = args.runs / f"{args.algorithm}-{args.layout}-seed{args.seed}"
+    state = train_with_curve(algo, data, env_id, marks=marks, seed=args.seed, out=out)
+    facts = json.loads((folder / "dataset.json").read_text())
     protocol = {
         "library": f"d3rlpy {d3rlpy.__version__}",
         "departures": DEPARTURES[args.algorithm],
@@ -210,19 +188,34 @@ def main() -> None:
         "train_seed": args.seed,
         "train_seeds": 1,
         "batch_size": BATCH,
-        "dataset": {
-            "name": f"maze-{args.layout}",
-            "fingerprint": json.loads((folder / "dataset.json").read_text())["fingerprint"],
-        },
+        "dataset": {"name": f"maze-{args.layout}", "fingerprint": facts["fingerprint"]},
         "command": shlex.join(["python", *sys.argv]),
         "commit": current_commit(),
+        "made": date.today().isoformat(),
         "hardware": hardware(),
     }
-    result = evaluate(
-        GreedyPolicy(algo), env_id, args.episodes, 0, n_parallel=50, protocol=protocol
-    )
+    policy = GreedyPolicy(algo)
+    result = evaluate(policy, env_id, args.episodes, 0, n_parallel=50, protocol=protocol)
     write_row(file, row_of(LABELS[args.algorithm], result, curve=state["curve"]))
     print(f"{file}: score {result.score['mean']:.1f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("algorithm", choices=sorted(UPDATES))
+    parser.add_argument("layout", choices=("umaze", "medium", "large"))
+    parser.add_argument("--data", type=Path, help="data-set folder; default data/maze-LAYOUT")
+    parser.add_argument("--updates", type=int, help="default: as in docs/results.md")
+    parser.add_argument("--episodes", type=int, default=400, help="of the final evaluation")
+    parser.add_argument("--seed", type=int, default=0, help="of the training")
+    parser.add_argument("--out", type=Path, default=BASELINES)
+    parser.add_argument("--runs", type=Path, default=Path("runs/studies/d3rlpy"))
+    args = parser.parse_args()
+    file = row_file(args.out, args.algorithm, f"maze2d-{args.layout}")
+    if file.is_file():
+        print(f"{file} is there already")
+    else:
+        train_and_score(args, file)
 
 
 if __name__ == "__main__":

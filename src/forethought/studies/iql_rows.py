@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 from forethought.agents.iql import IQLConfig
-from forethought.checkpoint import load_model, write_json
+from forethought.checkpoint import current_commit, hardware, load_model, write_json
 from forethought.config import Experiment
 from forethought.data.episodes import EpisodeDataset
 from forethought.evaluation import make_policy
@@ -115,6 +116,10 @@ def iql_row(settings: StudySettings, folder: Path, cell: str) -> dict[str, Any]:
             "batch_size": experiment.train.batch_size,
             "train_seeds": 1,
             "dataset": {"name": experiment.dataset, "fingerprint": dataset.fingerprint},
+            "command": how,
+            "commit": current_commit(),
+            "made": date.today().isoformat(),
+            "hardware": hardware(),
         }
     )
     write_row(file, row_of("IQL", result, curve=curve))
