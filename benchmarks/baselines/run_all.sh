@@ -17,11 +17,12 @@ for part in iql-grid iql-maze2d-umaze iql-maze2d-medium iql-maze2d-large \
     iql-multi2d-umaze iql-multi2d-medium iql-multi2d-large; do
     [ -f "results/baselines/$part.json" ] ||
         "$PYTHON" -m forethought study table-5-1 --only "$part" --redo \
-            --out runs/studies/table-5-1-queue.json
+            --out runs/studies/table-5-1-queue.json || echo "$part failed"
 done
 for algorithm in awac rebrac cql sac-n; do
     for layout in umaze medium large; do
-        "$D3RLPY_PYTHON" benchmarks/baselines/train_d3rlpy.py "$algorithm" "$layout"
+        "$D3RLPY_PYTHON" benchmarks/baselines/train_d3rlpy.py "$algorithm" "$layout" ||
+            echo "$algorithm $layout failed"
     done
 done
-echo "all baselines are in results/baselines"
+echo "done; the rows are in results/baselines"

@@ -205,7 +205,7 @@ def main() -> None:
     parser.add_argument("algorithm", choices=sorted(UPDATES))
     parser.add_argument("layout", choices=("umaze", "medium", "large"))
     parser.add_argument("--data", type=Path, help="data-set folder; default data/maze-LAYOUT")
-    parser.add_argument("--updates", type=int, help="default: as in docs/results.md")
+    parser.add_argument("--updates", type=int, help="default: see UPDATES")
     parser.add_argument("--episodes", type=int, default=400, help="of the final evaluation")
     parser.add_argument("--seed", type=int, default=0, help="of the training")
     parser.add_argument("--out", type=Path, default=BASELINES)
