@@ -78,8 +78,7 @@ class IQLConfig(ModelConfig):
 class IQL(Model, Actor):
     """Value V, twin Q with target networks, and a Gaussian policy around a bounded mean.
 
-    Differs from the paper: all three are updated from the values before the step, not in turn, and
-    all step sizes are constant (the paper decays the policy's).
+    Differs from the paper: all three are updated from the values before the step, not in turn.
     """
 
     def __init__(self, config: IQLConfig, spaces: Spaces) -> None:

@@ -3,8 +3,9 @@
 ``iql/maze-*``: one task, the data's reward at the maze's evaluation target (Maze2D).
 ``iql/multi-*``: the same networks given a goal, with geometric hindsight goals (Multi2D).
 Networks and step sizes are the paper's. Batches are half as large as the paper's: on one core that
-gives 1.6 times the updates, and values travel by updates. Expectile and temperature are from the
-thesis's grid, chosen on U-Maze (``forethought study table-5-1``).
+gives 1.6 times the updates, and values travel by updates. Weights are averaged, which stands for
+the paper's decay of the policy's step size: snapshots of a run then compare. Expectile and
+temperature are from the thesis's grid, chosen on U-Maze (``forethought study table-5-1``).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def iql_experiment(task: str, layout: str) -> Experiment:
             warmup_steps=0,
             schedule="constant",
             max_gradient_norm=0.0,
-            ema_decay=0.0,
+            ema_decay=0.999,
             precision="fp32",
             save_every=5_000,
             log_every=1_000,
