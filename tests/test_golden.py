@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from forethought.data.episodes import EpisodeDataset
+from forethought.models.diffuser import DiffuserConfig
 from forethought.registry import recipes
 from forethought.training import _Run
 
@@ -20,6 +21,12 @@ LOSSES = {
     "diffuser/maze-umaze": 1.816224,
     "diffuser/maze-umaze-released": 0.483620,
     "diffuser/maze-umaze-thesis": 1.088776,
+    "iql/maze-large": 0.586489,
+    "iql/maze-medium": 0.586489,
+    "iql/maze-umaze": 0.586489,
+    "iql/multi-large": 0.900687,
+    "iql/multi-medium": 0.900687,
+    "iql/multi-umaze": 0.900687,
 }
 
 
@@ -42,7 +49,10 @@ def loss_after_20_steps(name: str) -> float:
     model = experiment.model.build(corridor().spaces)
     model.fit_statistics(corridor())
     run = _Run(model, train)
-    view = replace(experiment.model, cut="none").view(corridor())
+    model_config = experiment.model
+    if isinstance(model_config, DiffuserConfig):
+        model_config = replace(model_config, cut="none")
+    view = model_config.view(corridor())
     for _ in range(20):
         run.advance(model, view)
     return run.take_metrics()["loss"]
@@ -63,5 +73,5 @@ def test_every_recipe_has_a_golden_loss():
 if __name__ == "__main__":
     torch.set_num_threads(1)
     for recipe in sorted(recipes):
-        if "umaze" in recipe or "-" not in recipe.removeprefix("diffuser/maze-"):
+        if "umaze" in recipe or "-" not in recipe.split("/")[1].partition("-")[2]:
             print(f'    "{recipe}": {loss_after_20_steps(recipe):.6f},')

@@ -1,5 +1,6 @@
 """Laws of the name tables."""
 
+import importlib
 import sys
 
 import pytest
@@ -37,6 +38,22 @@ def test_modules_of_the_package_are_imported_at_the_first_lookup_only(package):
     assert "law_package.entry" not in sys.modules
     with pytest.raises(RuntimeError, match="imported"):
         things["early"]
+
+
+def test_modules_of_all_packages_are_found(package):
+    second = package / "second"
+    second.mkdir()
+    (second / "__init__.py").write_text("")
+    (second / "entry.py").write_text(
+        "from law_package import THINGS\nTHINGS.register('far')(max)\n"
+    )
+    (package / "__init__.py").write_text(
+        "from forethought.registry import Registry\n"
+        "THINGS = Registry('thing', 'law_package', 'law_package.second')\n"
+    )
+    (package / "near.py").write_text("from law_package import THINGS\nTHINGS.register('near')(min)")
+    things = importlib.import_module("law_package").THINGS
+    assert list(things) == ["far", "near"] and things["far"] is max
 
 
 def test_a_name_can_be_taken_once_only(package):

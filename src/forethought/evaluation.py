@@ -77,15 +77,10 @@ def evaluate_checkpoint(
     env_id = experiment.env.replace("maze2d-", "multi2d-") if settings.multi else experiment.env
     _check_env(env_id, config)
     policy = make_policy(load_model(path), planner, control)
-    protocol = _protocol(path, config, planner, control)
+    protocol = checkpoint_protocol(path, config, planner, control)
     result = _run(policy, env_id, settings, protocol, f"evaluating {path}", console)
     if isinstance(policy, PlanningPolicy):
-        times = 1e3 * np.array(policy.plan_seconds)
-        result.protocol["plans"] = len(times)
-        result.protocol["plan_ms"] = {
-            "median": round(float(np.median(times)), 2),
-            "p99": round(float(np.percentile(times, 99)), 2),
-        }
+        result.protocol.update(plan_times(policy))
     data = {"kind": "evaluation", "recipe": experiment.name, **result.to_json()}
     data["references"] = _references(env_id, settings, control, console)
     if settings.references:
@@ -99,6 +94,18 @@ def evaluate_checkpoint(
     _print_scores(data, console)
     console.print(f"written to {out}")
     return data
+
+
+def plan_times(policy: PlanningPolicy) -> dict[str, Any]:
+    """How many plans a policy has made, and the wall time of one."""
+    times = 1e3 * np.array(policy.plan_seconds)
+    return {
+        "plans": len(times),
+        "plan_ms": {
+            "median": round(float(np.median(times)), 2),
+            "p99": round(float(np.percentile(times, 99)), 2),
+        },
+    }
 
 
 def _run(
@@ -136,9 +143,10 @@ def _check_env(env_id: str, config: dict[str, Any]) -> None:
         )
 
 
-def _protocol(
+def checkpoint_protocol(
     path: Path, config: dict[str, Any], planner: PlannerConfig, control: ControlConfig
 ) -> dict[str, Any]:
+    """How a checkpoint is scored, was trained and on what, for the record beside its score."""
     training = path / "training.json"
     facts = json.loads(training.read_text()) if training.is_file() else {}
     settings = to_json(planner)

@@ -104,13 +104,16 @@ def _plan_of(observations: Tensor) -> Plan:
 
 
 def reference_policies(env_id: str, control: ControlConfig) -> dict[str, Policy]:
-    """Named policies: the same controller on a shortest path, the data's own, and no plan."""
+    """Named policies: the same controller on a shortest path, the data's own, and no plan.
+
+    Only the data's own if ``control`` tracks nothing, as for models that act by themselves.
+    """
     env = gymnasium.make(env_id, disable_env_checker=True).unwrapped
     if not isinstance(env, MazeEnv):
         return {}
     behavior = "behavior controller (knows the maze)"
     policies: dict[str, Policy] = {behavior: ShortestPathPolicy(env.layout, jitter=True)}
-    if control.controller != "follow_actions":
+    if control.gains or control.controller == "pursue_path":
         controller = make_controller(control, ACTION_DIM)
         speed = "" if control.controller == "pursue_path" else f" at {PATH_SPEED:g} units/s"
         path = PlanningPolicy(ShortestPathPlanner(env.layout), controller)

@@ -119,7 +119,10 @@ class Trajectory(_TensorValue):
 
 @dataclass(frozen=True, kw_only=True)
 class Transitions(_TensorValue):
-    """A batch of single steps: (batch, dim) fields, rewards and flags (batch,)."""
+    """A batch of single steps: (batch, dim) fields, rewards and flags (batch,).
+
+    goal: (batch, observation_dim) an observation to reach, for goal-conditioned learners
+    """
 
     observation: Tensor
     action: Tensor
@@ -127,6 +130,7 @@ class Transitions(_TensorValue):
     next_observation: Tensor
     next_action: Tensor
     terminated: Tensor
+    goal: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from forethought.agents.amortized import Amortized, AmortizedConfig
+from forethought.controllers import TrackObservations
 from forethought.data.episodes import Episode, EpisodeDataset
 from forethought.data.views import TransitionView
 from forethought.distillation import AmortizedPolicy, _relabel, _until_rest, fresh_actions
 from forethought.planners.base import Planner
-from forethought.policy import PlanningPolicy, TrackObservations
+from forethought.policy import PlanningPolicy
 from forethought.types import Plan, Spaces, Trajectory
 
 SPACES = Spaces(observation_dim=2, action_dim=2)

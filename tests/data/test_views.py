@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from forethought.data.episodes import Episode, EpisodeDataset
-from forethought.data.views import TransitionView, Windows
+from forethought.data.views import HindsightGoals, TransitionView, Windows
 
 LENGTHS = (7, 1, 12, 3, 5)
 
@@ -162,6 +162,72 @@ def test_transitions_match_a_loop():
     assert batch.terminated.dtype == torch.bool and batch.terminated.sum() == 3
     shuffled = np.random.default_rng(0).permutation(len(view))
     torch.testing.assert_close(view[shuffled].reward, batch.reward[torch.from_numpy(shuffled)])
+
+
+# ------------------------------------------------------------------------- hindsight goals
+
+
+GOALS = HindsightGoals(discount=0.8, radius=0.7, dims=(0, 2))
+
+
+def test_hindsight_goals_lie_in_the_future_of_the_same_episode():
+    dataset = make_dataset()
+    view = TransitionView(dataset, hindsight=GOALS)
+    assert len(view) == dataset.n_steps * view.N_GOALS
+    rng, plain = np.random.default_rng(0), TransitionView(dataset)
+    indices = rng.integers(len(view), size=2_000)
+    batch, steps = view[indices], plain[indices // view.N_GOALS]
+    for name in ("observation", "action", "next_observation", "next_action", "terminated"):
+        torch.testing.assert_close(getattr(batch, name), getattr(steps, name), rtol=0, atol=0)
+    first_step = np.cumsum([0, *LENGTHS])
+    for index, goal in zip(indices // view.N_GOALS, present(batch.goal).numpy(), strict=True):
+        episode = int(np.searchsorted(first_step, index, side="right")) - 1
+        future = dataset[episode].observations[index - first_step[episode] + 1 :]
+        assert (future == goal).all(axis=1).any(), f"step {index}: the goal is not ahead"
+
+
+def test_hindsight_reward_is_one_within_the_radius_of_the_goal_in_its_dimensions():
+    view = TransitionView(make_dataset(), hindsight=GOALS)
+    batch = view[np.random.default_rng(0).integers(len(view), size=2_000)]
+    gap = batch.next_observation - present(batch.goal)
+    near = gap[:, [0, 2]].norm(dim=1) <= 0.7
+    torch.testing.assert_close(batch.reward, near.float(), rtol=0, atol=0)
+    assert 0.1 < batch.reward.mean() < 0.9
+    assert bool((gap[near, 1].abs() > 0.7).any()), "a dimension that is no goal should not count"
+
+
+@pytest.mark.parametrize("steps_left", [1, 2, 9, 500])
+def test_goal_offsets_are_geometric_up_to_the_episode_s_end(steps_left):
+    n = TransitionView.N_GOALS
+    fraction = (np.arange(n) + 0.5) / n
+    offsets = GOALS.offsets(fraction, np.full(n, steps_left))
+    expected = 0.8 ** np.arange(steps_left)
+    found = np.bincount(offsets, minlength=steps_left + 1)[1:] / n
+    # quantiles: off by one at most
+    np.testing.assert_allclose(found, expected / expected.sum(), atol=1 / n)
+    assert offsets.min() == 1 and offsets.max() <= steps_left
+
+
+def test_a_batch_with_hindsight_goals_is_a_function_of_its_indices():
+    view = TransitionView(make_dataset(), hindsight=GOALS)
+    indices = np.random.default_rng(0).integers(len(view), size=50)
+    goal = present(view[indices].goal)
+    torch.testing.assert_close(present(view[indices[::-1]].goal).flip(0), goal, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"discount": 1.0}, {"discount": 0.0}, {"radius": -1.0}, {"dims": ()}]
+)
+def test_hindsight_settings_that_make_no_sense_are_refused(wrong):
+    settings = {"discount": 0.9, "radius": 0.5, "dims": (0,), **wrong}
+    with pytest.raises(ValueError, match="hindsight goals need 0 < discount < 1"):
+        HindsightGoals(**settings)
+
+
+def test_goal_dimensions_that_do_not_exist_are_refused():
+    goals = HindsightGoals(discount=0.9, radius=1.0, dims=(0, 3))
+    with pytest.raises(ValueError, match=r"dimensions \(0, 3\) do not exist in .* 3 dimensions"):
+        TransitionView(make_dataset(), hindsight=goals)
 
 
 def test_views_give_float32():

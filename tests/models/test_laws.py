@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from forethought.agents.amortized import AmortizedConfig
+from forethought.agents.iql import IQLConfig
 from forethought.checkpoint import load_model, save_config, save_model
 from forethought.config import Experiment, ModelConfig
 from forethought.data.episodes import Episode, EpisodeDataset
@@ -76,6 +77,11 @@ CASES: dict[str, dict[str, Case]] = {
         ),
     },
     "amortized": {"ensemble": Case(AmortizedConfig(width=16, members=2), "networks")},
+    "iql": {
+        "single-task": Case(IQLConfig(width=16, temperature=3.0)),
+        # a radius of zero means the same in all units
+        "goals": Case(IQLConfig(width=16, goal_dims=(0, 1), goal_radius=0.0)),
+    },
 }
 ALL = [(name, label) for name, cases in CASES.items() for label in cases]
 each_case = pytest.mark.parametrize(("name", "label"), ALL, ids=[f"{n}-{c}" for n, c in ALL])

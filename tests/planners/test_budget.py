@@ -48,7 +48,7 @@ def test_an_impossible_budget_still_gives_a_plan_that_meets_its_pins(tiny_model,
 def test_a_chain_that_is_stopped_returns_its_last_estimate(tiny_model):
     estimates: list[Trajectory] = []
 
-    def stop_at_third(level: int, estimate: Trajectory) -> bool:
+    def stop_at_third(level: int, estimate: Trajectory, sample: Trajectory | None = None) -> bool:
         estimates.append(estimate)
         return len(estimates) == 3
 

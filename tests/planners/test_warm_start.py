@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from forethought.controllers import TrackObservations
 from forethought.models.base import SamplerConfig, WarmStart
 from forethought.planners.diffusion import DiffusionPlanner, DiffusionPlannerConfig
 from forethought.planners.warm_start import shift, warm_start
-from forethought.policy import PlanningPolicy, TrackObservations
+from forethought.policy import PlanningPolicy
 from forethought.types import Pin, Plan, Trajectory
 
 SAMPLER = SamplerConfig(kind="ddim", steps=4)

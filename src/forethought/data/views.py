@@ -7,6 +7,7 @@ rows past the episode's end repeat its last observation and are masked as paddin
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
@@ -111,14 +112,57 @@ class Windows:
         return taken.reshape(*rows.shape, -1).astype(np.float32, copy=False)
 
 
+@dataclass(frozen=True, kw_only=True)
+class HindsightGoals:
+    """Goals taken from the future of the same episode, and the reward of having reached them.
+
+    A step from row t is given the goal observations[t + offset] with P(offset = k) proportional to
+    discount**(k - 1), k = 1 .. steps left in the episode (thesis C.1: offset ~ Geom(1 - discount)).
+    Its reward is 1 if the step ends within ``radius`` of the goal in the dimensions ``dims``
+    (environment units), else 0.
+    """
+
+    discount: float
+    radius: float
+    dims: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not 0 < self.discount < 1 or self.radius < 0 or not self.dims:
+            raise ValueError(
+                "hindsight goals need 0 < discount < 1, radius >= 0 and at least one dimension; "
+                f"got {self.discount}, {self.radius} and {self.dims}"
+            )
+
+    def offsets(self, fraction: np.ndarray, steps_left: np.ndarray) -> np.ndarray:
+        """Quantiles of the offset, in 1 .. steps_left, at ``fraction`` in (0, 1)."""
+        log = np.log(self.discount)
+        reached = -np.expm1(steps_left * log)  # P(offset <= steps_left) before truncation
+        # the first k with 1 - discount**k >= fraction * reached
+        offsets = np.ceil(np.log1p(-fraction * reached) / log).astype(np.int64)
+        return np.clip(offsets, 1, steps_left)
+
+
 class TransitionView:
     """Single steps of a data set as ``Transitions`` batches.
 
-    ``next_action`` is the action the data took next (zero at an episode's last step).
+    ``next_action`` is the action the data took next (zero at an episode's last step). An episode
+    that was cut off by a time limit has no terminated step.
+    hindsight: replace rewards by those for goals from the future. The index then also names the
+    goal: index i is step i // N_GOALS with the quantile (i % N_GOALS + 1/2) / N_GOALS of its
+    offset, so that uniformly drawn indices draw steps uniformly and goals by their distribution,
+    and a batch stays a function of its indices.
     """
 
-    def __init__(self, dataset: EpisodeDataset) -> None:
+    N_GOALS = 4096
+
+    def __init__(self, dataset: EpisodeDataset, *, hindsight: HindsightGoals | None = None) -> None:
         self.dataset = dataset
+        self._hindsight = hindsight
+        if hindsight is not None and max(hindsight.dims) >= dataset.observations.shape[1]:
+            raise ValueError(
+                f"goal dimensions {hindsight.dims} do not exist in observations of "
+                f"{dataset.observations.shape[1]} dimensions"
+            )
         counts = np.diff(dataset.starts) - 1
         self._rows = np.arange(len(dataset.observations) - len(dataset))
         self._rows += np.repeat(np.arange(len(dataset)), counts)
@@ -126,15 +170,26 @@ class TransitionView:
         self._ends[dataset.starts[1:] - 2] = dataset.terminated
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._rows) * (1 if self._hindsight is None else self.N_GOALS)
 
     def __getitem__(self, indices: np.ndarray) -> Transitions:
-        rows, data = self._rows[indices], self.dataset
+        hindsight, data = self._hindsight, self.dataset
+        steps = indices if hindsight is None else indices // self.N_GOALS
+        rows = self._rows[steps]
+        next_observation = data.observations[rows + 1]
+        reward, goal = data.rewards[rows], None
+        if hindsight is not None:
+            fraction = (indices % self.N_GOALS + 0.5) / self.N_GOALS
+            last = data.starts[np.searchsorted(data.starts, rows, side="right")] - 1
+            goal = data.observations[rows + hindsight.offsets(fraction, last - rows)]
+            miss = (next_observation - goal)[:, list(hindsight.dims)]
+            reward = (np.linalg.norm(miss, axis=1) <= hindsight.radius).astype(np.float32)
         return Transitions(
             observation=torch.from_numpy(data.observations[rows]),
             action=torch.from_numpy(data.actions[rows]),
-            reward=torch.from_numpy(data.rewards[rows]),
-            next_observation=torch.from_numpy(data.observations[rows + 1]),
+            reward=torch.from_numpy(reward),
+            next_observation=torch.from_numpy(next_observation),
             next_action=torch.from_numpy(data.actions[rows + 1]),
             terminated=torch.from_numpy(self._ends[rows]),
+            goal=None if goal is None else torch.from_numpy(goal),
         )

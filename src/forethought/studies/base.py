@@ -93,7 +93,9 @@ def run_study(
             continue
         console.print(f"  {part.name} (about {part.minutes:.0f} min) ...")
         start = time.monotonic()
-        result["parts"][part.name] = part.compute(settings)
+        content = part.compute(settings)
+        result = load_study(file, name)  # again: another process may have added parts of its own
+        result["parts"][part.name] = content
         result["provenance"][part.name] = _provenance(time.monotonic() - start, settings)
         file.parent.mkdir(parents=True, exist_ok=True)
         write_result(file, result)
