@@ -130,14 +130,14 @@ def maze_umaze() -> Experiment:
 @recipes.register("diffuser/maze-medium")
 def maze_medium() -> Experiment:
     """Maze2D Medium, our best for two CPU cores."""
-    planner = DiffusionPlannerConfig(sampler=SamplerConfig(steps=3))
+    planner = DiffusionPlannerConfig(sampler=SamplerConfig(steps=2))
     return _best("medium", stride=8, horizon=48, steps=4_000, planner=planner, replan=15)
 
 
 @recipes.register("diffuser/maze-large")
 def maze_large() -> Experiment:
     """Maze2D Large, our best for two CPU cores."""
-    planner = DiffusionPlannerConfig(sampler=SamplerConfig(steps=3))
+    planner = DiffusionPlannerConfig(sampler=SamplerConfig(steps=2))
     return _best("large", stride=12, horizon=48, steps=6_000, planner=planner, replan=15)
 
 
