@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.figure import Figure
@@ -155,7 +154,6 @@ def run_bench(
     write_result(out / "bench.json", data)
     figure = draw_bench(data)
     figure.savefig(out / "bench.png", dpi=150)
-    plt.close(figure)
     _print(data, console)
     console.print(f"written to {out / 'bench.json'} and {out / 'bench.png'}")
     return data
@@ -195,7 +193,8 @@ def _print(data: dict[str, Any], console: Console) -> None:
 
 def draw_bench(data: dict[str, Any]) -> Figure:
     """Score against the time of a plan, a color for each factor, and the Pareto front."""
-    figure, axes = plt.subplots(figsize=(6.5, 4.2), layout="constrained")
+    figure = Figure(figsize=(6.5, 4.2), layout="constrained")
+    axes = figure.add_subplot()
     palette = {
         "as given": "#2d3848",
         "steps": "#3d6fb4",

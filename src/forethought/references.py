@@ -8,6 +8,7 @@ to the maze and the controller, not to planning.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 import gymnasium
@@ -140,4 +141,5 @@ def ceiling(env_id: str, episodes: Sequence[Mapping[str, Any]]) -> list[dict[str
         scores.append(total if known is None else normalized_score(total, known))
     mean, low, high = mean_and_interval(scores)
     name = "ceiling: shortest way at the speed limit, no acceleration"
-    return [{"name": name, "score": {"mean": mean, "interval": [low, high]}, "success_rate": 1.0}]
+    interval = [low, high] if isfinite(low) else None
+    return [{"name": name, "score": {"mean": mean, "interval": interval}, "success_rate": 1.0}]

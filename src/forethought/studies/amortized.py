@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.figure import Figure
@@ -189,7 +188,8 @@ def _scores(settings: StudySettings, *, layout: str) -> list[dict[str, Any]]:
 def _plot(parts: Mapping[str, Any]) -> dict[str, Figure]:
     figures = {}
     colors = dict(zip(LAYOUTS, ("#3d6fb4", "#d9772b", "#4f9d69"), strict=True))
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 4), layout="constrained")
+    figure = Figure(figsize=(9.5, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
     for layout in LAYOUTS:
         rows, calibration = parts.get(f"scores-{layout}"), parts.get(f"calibration-{layout}")
         if rows:

@@ -12,7 +12,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from forethought.checkpoint import WEIGHTS, load_config, load_model
@@ -103,7 +102,8 @@ def _prediction(settings: StudySettings) -> list[dict[str, Any]]:
 
 
 def _plot(parts: Mapping[str, Any]) -> dict[str, Figure]:
-    figure, axes = plt.subplots(figsize=(6.5, 4.2), layout="constrained")
+    figure = Figure(figsize=(6.5, 4.2), layout="constrained")
+    axes = figure.add_subplot()
     for kind, color, label in (
         ("cold", "#3d6fb4", "from noise alone"),
         ("warm", "#d9772b", "warm: from the previous plan"),

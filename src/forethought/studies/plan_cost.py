@@ -14,7 +14,6 @@ from dataclasses import replace
 from typing import Any
 
 import gymnasium
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.figure import Figure
@@ -130,7 +129,8 @@ def exponent(x: Sequence[float], y: Sequence[float]) -> float:
 
 
 def _plot(parts: Mapping[str, Any]) -> dict[str, Figure]:
-    figure, axes = plt.subplots(2, 3, figsize=(10.5, 5.6), layout="constrained")
+    figure = Figure(figsize=(10.5, 5.6), layout="constrained")
+    axes = figure.subplots(2, 3)
     measured = (("ms", "one plan, ms", "#3d6fb4"), ("megabytes", "peak memory, MB", "#d9772b"))
     for column, (factor, label) in enumerate(LABELS.items()):
         for panel, (key, title, color) in zip(axes[:, column], measured, strict=True):
