@@ -29,7 +29,12 @@ from forethought.models.base import (
     require,
 )
 from forethought.planners.base import Planner
-from forethought.planners.diffusion import DiffusionPlanner, DiffusionPlannerConfig
+from forethought.planners.diffusion import (
+    DOUBT_CANDIDATES,
+    MOST_DOUBT,
+    DiffusionPlanner,
+    DiffusionPlannerConfig,
+)
 from forethought.policy import PlanningPolicy
 from forethought.rollout import rollout
 from forethought.types import Pin, Plan, Spaces, Trajectory
@@ -117,6 +122,29 @@ def test_plan_starts_at_the_observation_and_holds_the_goal_from_its_time_on(exac
         assert torch.equal(candidate[1, 9:], goal[1:].expand(1, -1))
         assert not bool((candidate[0, 1:3] == goal[0]).any())
         assert not bool((candidate[1, 1:9] == goal[1]).any())
+
+
+def test_an_arrival_that_does_not_come_nearer_is_put_off_and_more_candidates_are_drawn(tiny_model):
+    planner = DiffusionPlanner(tiny_model, DiffusionPlannerConfig(sampler=QUICK, patience=0.5))
+    observation, goal = torch.zeros(1, 3), torch.ones(1, 3)
+    estimate = int(tiny_model.arrival_time(observation, goal, threshold=1.0))
+    plan = planner.plan(observation, goal=goal)
+    assert int(plan.stats["doubt"]) == 0 and plan.candidates.observations.shape[1] == 1
+    for times in range(1, 20):  # ten steps later nothing has moved, again and again
+        plan = planner.plan(observation, goal=goal, previous=replace(plan, elapsed=10))
+        doubt = min(times, MOST_DOUBT)
+        assert int(plan.stats["doubt"]) == doubt
+        assert int(plan.stats["arrival"]) == round(estimate * (1 + 0.5 * doubt))
+        assert plan.candidates.observations.shape[1] == DOUBT_CANDIDATES
+    # half of what has passed is progress enough: the doubt is gone
+    nearer = replace(
+        plan, elapsed=10, stats={**plan.stats, "estimate": torch.tensor([estimate + 5])}
+    )
+    plan = planner.plan(observation, goal=goal, previous=nearer)
+    assert int(plan.stats["doubt"]) == 0 and int(plan.stats["arrival"]) == estimate
+    believing = DiffusionPlanner(tiny_model, DiffusionPlannerConfig(sampler=QUICK, patience=0.0))
+    plan = believing.plan(observation, goal=goal, previous=replace(plan, elapsed=10))
+    assert int(plan.stats["doubt"]) == 0
 
 
 def test_arrival_is_the_models_plus_slack_or_the_fixed_length(tiny_model):

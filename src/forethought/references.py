@@ -7,7 +7,7 @@ to the maze and the controller, not to planning.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import isfinite
 from typing import Any
 
@@ -20,7 +20,6 @@ from forethought.controllers import make_controller
 from forethought.envs.controllers import ShortestPathPolicy, shortest_path_plan
 from forethought.envs.maze import MazeEnv
 from forethought.envs.maze_ceiling import fewest_steps
-from forethought.envs.maze_layout import Layout
 from forethought.models.base import Generator
 from forethought.planners.base import Planner
 from forethought.policy import PlanningPolicy, Policy
@@ -51,13 +50,13 @@ def published_scores(env_id: str) -> list[dict[str, Any]]:
     return [{"name": "Diffuser (thesis)", "score": score, "error": error, "source": source}]
 
 
-class ShortestPathPlanner(Planner):
-    """Plans along the centers of the grid's shortest path, at constant speed: it knows the maze."""
+class PathPlanner(Planner):
+    """Plans what a function answers: rows (steps, O) for observation (O,) and goal (O,)."""
 
     chooses_arrival = True
 
-    def __init__(self, layout: Layout) -> None:
-        self._layout = layout
+    def __init__(self, path_of: Callable[[Tensor, Tensor], Tensor]) -> None:
+        self._path_of = path_of
 
     def plan(
         self,
@@ -70,38 +69,13 @@ class ShortestPathPlanner(Planner):
         generator: Generator = None,
     ) -> Plan:
         assert goal is not None and len(goal) == 1, "mazes have goals; one environment at a time"
-        ends = observation[0].tolist(), goal[0, :2].tolist()
-        path = torch.from_numpy(shortest_path_plan(self._layout, *ends, PATH_SPEED))
-        return _plan_of(torch.cat([path, goal])[None])
-
-
-class GoalPlanner(Planner):
-    """No plan: be at the goal, now (walls or not)."""
-
-    chooses_arrival = True
-
-    def plan(
-        self,
-        observation: Tensor,
-        *,
-        goal: Tensor | None = None,
-        history: Trajectory | None = None,
-        previous: Plan | None = None,
-        remaining: Tensor | None = None,
-        generator: Generator = None,
-    ) -> Plan:
-        assert goal is not None, "mazes have goals"
-        return _plan_of(torch.stack([goal, goal], dim=1))
-
-
-def _plan_of(observations: Tensor) -> Plan:
-    batch, rows, _ = observations.shape
-    trajectory = Trajectory(
-        observations=observations,
-        actions=observations.new_zeros(batch, rows, 0),
-        times=torch.arange(rows),
-    )
-    return Plan(trajectory=trajectory, stats={"seconds": 0.0})
+        rows = self._path_of(observation[0], goal[0])[None]
+        trajectory = Trajectory(
+            observations=rows,
+            actions=rows.new_zeros(*rows.shape[:2], 0),
+            times=torch.arange(rows.shape[1]),
+        )
+        return Plan(trajectory=trajectory, stats={"seconds": 0.0})
 
 
 def reference_policies(env_id: str, control: ControlConfig) -> dict[str, Policy]:
@@ -117,8 +91,17 @@ def reference_policies(env_id: str, control: ControlConfig) -> dict[str, Policy]
     if control.gains or control.controller == "pursue_path":
         controller = make_controller(control, ACTION_DIM)
         speed = "" if control.controller == "pursue_path" else f" at {PATH_SPEED:g} units/s"
-        path = PlanningPolicy(ShortestPathPlanner(env.layout), controller)
-        nothing = PlanningPolicy(GoalPlanner(), controller)
+
+        def shortest(observation: Tensor, goal: Tensor) -> Tensor:
+            ends = observation.tolist(), goal[:2].tolist()
+            path = torch.from_numpy(shortest_path_plan(env.layout, *ends, PATH_SPEED))
+            return torch.cat([path, goal[None]])
+
+        def straight(observation: Tensor, goal: Tensor) -> Tensor:
+            return torch.stack([goal, goal])
+
+        path = PlanningPolicy(PathPlanner(shortest), controller)
+        nothing = PlanningPolicy(PathPlanner(straight), controller)
         policies = {
             f"same controller on the shortest path{speed}": path,
             **policies,

@@ -32,6 +32,7 @@ from forethought.registry import planners
 from forethought.types import Guide, Pin, Plan, Projection, Trajectory
 
 DOUBT_CANDIDATES = 8  # drawn when the last plan has led nowhere
+MOST_DOUBT = 16  # times in a row that put an arrival off further: plans stay bounded
 
 
 @planners.register("diffusion")
@@ -227,7 +228,7 @@ class DiffusionPlanner(Planner):
         if known is None or previous is None or not (self.chooses_arrival and self.config.patience):
             return torch.zeros_like(estimate)
         held_up = estimate > known - previous.elapsed / 2
-        return (previous.stats["doubt"] + 1) * held_up
+        return (previous.stats["doubt"] + 1).clamp(max=MOST_DOUBT) * held_up
 
     def _estimate(
         self, observation: Tensor, goal: Tensor | None, remaining: Tensor | None
