@@ -20,8 +20,9 @@ from forethought.policy import Policy
 from forethought.registry import studies
 from forethought.rollout import Evaluation, evaluate
 from forethought.studies.base import Part, Study, StudySettings
-from forethought.studies.figure_5_3_plans import compute_horizons, compute_rewards
+from forethought.studies.figure_5_3_plans import compute_horizons
 from forethought.studies.figure_5_3_report import plot, write_markdown
+from forethought.studies.figure_5_3_rewards import compute_guidance, compute_rewards
 from forethought.studies.figure_5_3_stitching import compute_stitching
 from forethought.studies.shooting_rows import (
     Method,
@@ -127,6 +128,7 @@ def figure_5_3() -> Study:
             Part(name="long-horizon-large", minutes=6, compute=_long_horizon("large")),
             Part(name="stitching", minutes=10, compute=compute_stitching),
             Part(name="horizons", minutes=1, compute=compute_horizons),
+            Part(name="guidance", minutes=6, compute=compute_guidance),
             Part(name="rewards", minutes=1, compute=compute_rewards),
         ),
         plot=plot,

@@ -201,18 +201,38 @@ def _long_horizon(parts: Parts) -> str:
 
 
 def _stitching(part: Mapping[str, Any]) -> str:
-    header = ("receptive field", "feasible, turn needed", "feasible, no turn", "steps like data")
+    tolerances = list(part["rows"][0]["turning"]["by_tolerance"])
+    at = f"{part['tolerance']:g}"
+    others = [tolerance for tolerance in tolerances if tolerance != at]
+    header = (
+        "receptive field",
+        "feasible, turn needed",
+        "by training seed",
+        "feasible, no turn",
+        *(f"turn needed, within {tolerance}" for tolerance in others),
+        "median farthest row",
+    )
     ordered = sorted(part["rows"], key=lambda row: row["receptive_field"])
     rows = [
         (
             f"{row['receptive_field']} of {part['horizon']} rows",
             _number(row["turning"], 2),
+            " / ".join(f"{share:.2f}" for share in row["turning"]["by_seed"]),
             _number(row["straight"], 2),
-            f"{row['turning']['like_data']:.2f}",
+            *(f"{row['turning']['by_tolerance'][tolerance]:.2f}" for tolerance in others),
+            f"{row['turning']['median_deviation']:.2f}",
         )
         for row in ordered
     ]
-    return "### (b) Stitching: trained on straight lines only\n\n" + _table(header, rows)
+    note = (
+        f"\n\nFeasible: no row farther than {at} units, the data's own spread, from its place on "
+        "the one way that the data's directions and speed leave; fixed before training. "
+        f"{part['protocol']['tasks']} tasks, {part['protocol']['plans_per_task']} plans each, "
+        f"{len(part['protocol']['training_seeds'])} training seeds of "
+        f"{part['protocol']['training_steps']} steps; intervals over tasks."
+    )
+    title = "### (b) Stitching: trained on straight lines only"
+    return f"{title}\n\n{_table(header, rows)}{note}"
 
 
 def _horizons(part: Mapping[str, Any]) -> str:
