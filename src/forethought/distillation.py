@@ -55,7 +55,7 @@ class AmortizedPolicy:
         self, observation: Tensor, goal: Tensor | None = None, rows: Tensor | None = None
     ) -> Tensor:
         rows = torch.arange(len(observation)) if rows is None else rows
-        action, novelty = self._actor.act_and_judge(observation)
+        action, novelty = self._actor.act_and_judge(observation, goal)
         fresh = (self._held[rows] == 0) & (novelty > self.threshold)
         self.planner_policy.forget(rows[fresh].tolist())
         self._held[rows[fresh]] = self.planner_policy.replan_every
@@ -152,7 +152,7 @@ def distill(
 
     env, rest = experiment.env, config.rest
     planned = play_episodes(policy, env, config.episodes + config.held_out, config.seed, rest)
-    held_out = np.concatenate([e.observations for e in planned[: config.held_out]])
+    held_out, held_goals = situations(planned[: config.held_out])
     gathered = planned[config.held_out :]
     student: Amortized | None = None
     for turn in range(config.rounds + 1):
@@ -161,20 +161,40 @@ def distill(
             episodes = play_episodes(mixture, env, config.round_episodes, config.seed + turn, rest)
             gathered += [_relabel(e, label, config.label_every) for e in episodes]
             say(f"round {turn}: planned in {mixture.planned / mixture.steps:.0%} of steps")
-        dataset = EpisodeDataset.from_episodes(gathered, name=experiment.dataset)
+        dataset = EpisodeDataset.from_episodes(
+            gathered, name=experiment.dataset, goals=goals_of(gathered)
+        )
         last = turn == config.rounds
         steps = experiment.train.steps if last else experiment.train.steps // 3
         now = replace(experiment, train=replace(experiment.train, steps=steps))
         model = train_experiment(now, dataset, scratch / f"round{turn}")
         assert isinstance(model, Amortized), "distillation trains an Amortized"
         student = model.eval().requires_grad_(False)
-        student.calibrate(torch.from_numpy(held_out), config.quantile)
+        student.calibrate(held_out, config.quantile, held_goals)
     assert student is not None, "there is at least one turn"
     facts = {"name": experiment.dataset, "fingerprint": dataset.fingerprint}
     save_config(out, experiment, dataset.spaces, dataset=facts, seed=experiment.train.seed)
     save_model(out, student.state_dict())
     shutil.copy(scratch / f"round{config.rounds}" / "training.json", out)
     return student
+
+
+def goals_of(episodes: Sequence[Episode]) -> list[list[float]] | None:
+    """The goal of every episode; None if any has none."""
+    goals = [None if episode.goal is None else episode.goal.tolist() for episode in episodes]
+    return None if None in goals else [goal for goal in goals if goal is not None]
+
+
+def situations(episodes: Sequence[Episode]) -> tuple[Tensor, Tensor | None]:
+    """All observations (n, O) at which an action was taken, and the goals (n, O) then, if any."""
+    observations = np.concatenate([episode.observations[:-1] for episode in episodes])
+    goals = goals_of(episodes)
+    if goals is None:
+        return torch.from_numpy(observations), None
+    lengths = [len(episode) for episode in episodes]
+    return torch.from_numpy(observations), torch.tensor(goals).repeat_interleave(
+        torch.tensor(lengths), dim=0
+    )
 
 
 def _until_rest(episode: Episode, rest: int) -> Episode:

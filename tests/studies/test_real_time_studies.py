@@ -35,7 +35,7 @@ CALIBRATION = {
     "share_above": 0.05,
     "error_above": None,
     "error_below": 0.1,
-    "rate_hz": {"median": 3000, "p1": 1000},
+    "steps": 15,
 }
 TRAINING = {"steps": 5, "batch_size": 2, "seconds": 90.0}
 PARTS = {
@@ -53,7 +53,8 @@ PARTS = {
             row(100.0, name="planner", planned=1.0),
             row(95.0, name="student alone", planned=0.0),
         ],
-        "calibration-large": CALIBRATION,
+        "calibration-large": {**CALIBRATION, "displaced": {**CALIBRATION, "share_above": 0.9}},
+        "rate-large": {"median": 3000, "p1": 1000, "load": 0.1},
     },
     "plan-cost": {"horizon": POINTS, "candidates": POINTS, "maze": MAZES},
 }
@@ -66,7 +67,7 @@ TOLD = {
         "4.9",
         "clean 1.5 min",
     ],
-    "amortized": ["student alone | 0.0% | 96.5", "3,000 (1,000)"],
+    "amortized": ["student alone | 0.0% | 96.5", "random (15) | 0.200 | 90.0%", "3,000 (1,000)"],
     "plan-cost": ["exponent 1.00, memory with 1.00"],
 }
 

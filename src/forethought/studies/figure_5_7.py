@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 
 from forethought.checkpoint import WEIGHTS, load_config, load_model
 from forethought.commands import open_data
-from forethought.config import Experiment
+from forethought.config import Experiment, PlannerConfig
 from forethought.models.base import SamplerConfig
 from forethought.models.diffuser import DiffuserConfig
 from forethought.planners.diffusion import DiffusionPlannerConfig
@@ -87,10 +87,8 @@ def _prediction(settings: StudySettings) -> list[dict[str, Any]]:
     for prediction in ("clean", "noise"):
         experiment, folder = _train_small(settings, prediction)
         model, facts = load_model(folder), json.loads((folder / "training.json").read_text())
-        assert isinstance(experiment.planner, DiffusionPlannerConfig), "this recipe's planner"
         for steps in PREDICTION_STEPS:
-            sampler = replace(experiment.planner.sampler, steps=steps)
-            planner = replace(experiment.planner, sampler=sampler)
+            planner = _with_steps(experiment.planner, steps)
             n = settings.episodes or EPISODES
             row = planned_row(
                 model, experiment.env, planner, experiment.control, n=n, seed=settings.seed
@@ -98,6 +96,11 @@ def _prediction(settings: StudySettings) -> list[dict[str, Any]]:
             training = {**PREDICTION_TRAINING, "seconds": facts["train_seconds"]}
             rows.append({**row, "prediction": prediction, "steps": steps, "training": training})
     return rows
+
+
+def _with_steps(planner: PlannerConfig, steps: int) -> DiffusionPlannerConfig:
+    assert isinstance(planner, DiffusionPlannerConfig), "this recipe's planner"
+    return replace(planner, sampler=replace(planner.sampler, steps=steps))
 
 
 def _train_small(settings: StudySettings, prediction: str) -> tuple[Experiment, Path]:
