@@ -1,8 +1,10 @@
 """From a planner to a policy that acts at once, and plans only where a situation is novel.
 
 Distillation is imitation with the planner at hand (DAgger, Ross et al. 2011): the planner's own
-episodes first; then rounds in which the student acts (planning where it judges itself out of its
-depth), and the planner says what it would have done in the situations the student came into.
+episodes first; then rounds in which the student acts, and the planner says what it would have done
+in the situations the student came into. In half of a round's episodes the student plans where it
+judges itself out of its depth, in the other half it acts alone: only so does it see, and learn to
+leave, the places where it would get stuck.
 """
 
 from __future__ import annotations
@@ -76,10 +78,10 @@ class DistillationConfig:
 
     episodes: int = 60
     """by the planner, at first"""
-    rounds: int = 2
+    rounds: int = 4
     """of DAgger after that"""
-    round_episodes: int = 30
-    """by the student, in each round"""
+    round_episodes: int = 40
+    """by the student, in each round; half of them without planning"""
     label_every: int = 4
     """steps between the situations that the planner is asked about"""
     rest: int = 40
@@ -157,10 +159,7 @@ def distill(
     student: Amortized | None = None
     for turn in range(config.rounds + 1):
         if student is not None:
-            mixture = AmortizedPolicy(student, policy)
-            episodes = play_episodes(mixture, env, config.round_episodes, config.seed + turn, rest)
-            gathered += [_relabel(e, label, config.label_every) for e in episodes]
-            say(f"round {turn}: planned in {mixture.planned / mixture.steps:.0%} of steps")
+            gathered += _play_round(student, policy, env, turn, label, config, say)
         dataset = EpisodeDataset.from_episodes(
             gathered, name=experiment.dataset, goals=goals_of(gathered)
         )
@@ -177,6 +176,29 @@ def distill(
     save_model(out, student.state_dict())
     shutil.copy(scratch / f"round{config.rounds}" / "training.json", out)
     return student
+
+
+def _play_round(
+    student: Amortized,
+    policy: PlanningPolicy,
+    env: str,
+    turn: int,
+    label: Label,
+    config: DistillationConfig,
+    say: Callable[[str], None],
+) -> list[Episode]:
+    """The student's episodes of a round with the planner's answers, half of them acted alone."""
+    episodes = []
+    count = max(config.round_episodes // 2, 1)
+    for offset, threshold in ((0, None), (500, float("inf"))):
+        acting = AmortizedPolicy(student, policy, threshold)
+        seed = config.seed + turn + offset
+        played = play_episodes(acting, env, count, seed, config.rest)
+        reached = sum(e.successes is not None and bool(e.successes.any()) for e in played)
+        how = f"planned in {acting.planned / acting.steps:.0%} of steps" if not offset else "alone"
+        say(f"round {turn}, {how}: {reached} of {count} arrived")
+        episodes += [_relabel(episode, label, config.label_every) for episode in played]
+    return episodes
 
 
 def goals_of(episodes: Sequence[Episode]) -> list[list[float]] | None:

@@ -67,7 +67,7 @@ TASKS = {
         multi=True,
         model=AmortizedConfig(width=160, goal_dims=(0, 1)),
         steps=9_000,
-        lessons=DistillationConfig(episodes=240, round_episodes=80),
+        lessons=DistillationConfig(episodes=240, round_episodes=120),
     ),
 }
 EPISODES = 100
