@@ -3,8 +3,8 @@
 Distillation is imitation with the planner at hand (DAgger, Ross et al. 2011): the planner's own
 episodes first; then rounds in which the student acts, and the planner says what it would have done
 in the situations the student came into. In half of a round's episodes the student plans where it
-judges itself out of its depth, in the other half it acts alone: only so does it see, and learn to
-leave, the places where it would get stuck.
+judges itself out of its depth, in the other half it acts alone and to the end of the episode: only
+so does it see, and learn to leave, the places where it would get stuck, and learn to stay.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class DistillationConfig:
     label_every: int = 4
     """steps between the situations that the planner is asked about"""
     rest: int = 40
-    """steps after the arrival that are kept of each episode"""
+    """steps after the arrival that are kept of each episode in which the planner acts"""
     quantile: float = 0.95
     """of the novelty of held-out planner episodes that makes the threshold"""
     held_out: int = 12
@@ -119,9 +119,16 @@ def fresh_actions(policy: PlanningPolicy, observation: Tensor, goal: Tensor | No
 
 
 def play_episodes(
-    policy: PlanningPolicy | AmortizedPolicy, env_id: str, n: int, seed: int, rest: int = 40
+    policy: PlanningPolicy | AmortizedPolicy,
+    env_id: str,
+    n: int,
+    seed: int,
+    rest: int | None = 40,
 ) -> list[Episode]:
-    """``n`` episodes, each cut ``rest`` steps after it arrived: most of its steps are alike."""
+    """``n`` episodes, each cut ``rest`` steps after it arrived: most of its steps are alike.
+
+    With ``rest`` None they are whole.
+    """
     episodes = rollout(
         policy,
         lambda: gymnasium.make(env_id, disable_env_checker=True),
@@ -129,7 +136,7 @@ def play_episodes(
         seed,
         n_parallel=min(n, 50),
     )
-    return [_until_rest(episode, rest) for episode in episodes]
+    return episodes if rest is None else [_until_rest(episode, rest) for episode in episodes]
 
 
 def distill(
@@ -190,13 +197,13 @@ def _play_round(
     """The student's episodes of a round with the planner's answers, half of them acted alone."""
     episodes = []
     count = max(config.round_episodes // 2, 1)
-    for offset, threshold in ((0, None), (500, float("inf"))):
-        acting = AmortizedPolicy(student, policy, threshold)
-        seed = config.seed + turn + offset
-        played = play_episodes(acting, env, count, seed, config.rest)
-        reached = sum(e.successes is not None and bool(e.successes.any()) for e in played)
-        how = f"planned in {acting.planned / acting.steps:.0%} of steps" if not offset else "alone"
-        say(f"round {turn}, {how}: {reached} of {count} arrived")
+    for alone in (False, True):
+        acting = AmortizedPolicy(student, policy, float("inf") if alone else None)
+        seed, rest = config.seed + turn + 500 * alone, None if alone else config.rest
+        played = play_episodes(acting, env, count, seed, rest)
+        there = sum(e.successes is not None and bool(e.successes[-1]) for e in played)
+        how = "alone" if alone else f"planned in {acting.planned / acting.steps:.0%} of steps"
+        say(f"round {turn}, {how}: {there} of {count} arrived and stayed")
         episodes += [_relabel(episode, label, config.label_every) for episode in played]
     return episodes
 
