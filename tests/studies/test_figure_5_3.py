@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from forethought.models.base import SamplerConfig
 from forethought.nn.unet1d import TemporalUnet
 from forethought.registry import studies
 from forethought.studies import figure_5_3_plans as plans
 from forethought.studies import figure_5_3_rewards as rewards
 from forethought.studies import figure_5_3_stitching as stitching
 from forethought.studies.base import StudySettings
+from forethought.studies.figure_5_3_tables import long_horizon
 from forethought.studies.shooting_rows import SETTINGS, shooting_policy
 
 
@@ -86,15 +88,24 @@ def test_tiny_parts_draw_and_print(tmp_path, monkeypatch):
     settings = StudySettings(episodes=2, runs=tmp_path)
     networks = (stitching.Network(dim_mults=(1,), kernel_size=3, dim=16, middle_blocks=0),)
     stitched = stitching.compute_stitching(settings, networks=networks, steps=4, samples=6)
+    monkeypatch.setattr(rewards, "EVERY_LEVEL", SamplerConfig(kind="ddim", steps=2))
+    monkeypatch.setattr(rewards, "SWEEP", rewards.SWEEP[::13])
     parts = {
+        "guidance": rewards.compute_guidance(settings, samples=3),
         "stitching": stitched,
         "horizons": plans.compute_horizons(settings, samples=1),
         "rewards": rewards.compute_rewards(settings, samples=1),
     }
     study = studies["figure-5-3"]()
-    assert set(study.plot(parts)) == {"b-stitching", "c-horizons", "d-rewards"}
+    assert set(study.plot(parts)) == {
+        "b-stitching",
+        "c-horizons",
+        "d-rewards",
+        "d-guidance",
+    }
     text = study.markdown(parts)
-    assert "| 7 of 24 rows |" in text
+    assert "| 7 of 24 rows |" in text and "by reward among the plausible half" in text
+    assert "| none |" in text and "within 0.075" in text
     assert study.plot({}) == {} and study.markdown({}) == ""
 
 
@@ -121,3 +132,36 @@ def test_shooting_policy_arrives_where_its_samples_find_the_reward(tmp_path):
         assert float(both.abs().max()) <= 1
     with pytest.raises(ValueError, match="methods are mppi"):
         shooting_policy("forethought/maze2d-umaze-v0", "mpc")  # pyright: ignore[reportArgumentType]
+
+
+def test_candidates_are_kept_by_reward_by_the_judge_or_by_reward_among_the_plausible():
+    reward = torch.tensor([[3.0, 2.0, 1.0, 0.0]])
+    plausible = torch.tensor([[-9.0, -2.0, -3.0, -1.0]])
+    kept = {way: int(index) for way, index in rewards.choices(reward, plausible).items()}
+    assert list(kept.values()) == [0, 3, 1]
+
+
+def test_plans_are_useful_where_they_are_feasible_and_pass_both_places():
+    rows = torch.linspace(0, 1, 13)[:, None]
+    along = torch.tensor([0.8, 0.8]) + rows * torch.tensor([0.0, 3.0])  # a corridor of Large
+    through = torch.tensor([0.8, 0.8]) + rows * torch.tensor([1.5, 3.0])
+    places = torch.tensor([[[0.8, 1.8], [0.8, 2.8]]])
+    found = rewards.measure(torch.stack([along, through])[None], places, seconds=0.12)
+    assert found["visits_both"].tolist()[0][0] == 1 and found["useful"].tolist() == [[1, 0]]
+    torch.testing.assert_close(found["reward_a"][0, 0], torch.tensor(0.0), atol=0.05, rtol=0)
+
+
+def test_long_horizon_rows_of_both_kinds_stand_together():
+    hard = {"start": [1, 1], "goal": [7, 9], "cells": 14}
+    parts = {
+        f"{kind}-large": {
+            "layout": "#",
+            "rows": {name: {}},
+            "hard_start": {**hard, "paths": {name: [kind]}},
+        }
+        for kind, name in (("long-horizon", "mppi"), ("diffuser", "Diffuser"))
+    }
+    both = long_horizon(parts, "large")
+    assert both is not None and list(both["rows"]) == ["Diffuser", "mppi"]
+    assert both["hard_start"]["paths"] == {"Diffuser": ["diffuser"], "mppi": ["long-horizon"]}
+    assert long_horizon(parts, "medium") is None

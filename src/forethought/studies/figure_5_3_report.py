@@ -1,31 +1,34 @@
-"""Figure 5.3 from its result file: four pictures and the tables behind them."""
+"""Figure 5.3 from its result file: its pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from forethought.envs.maze_layout import LAYOUTS, Layout
 from forethought.figures import ALARM, FLOOR, INK, MUTED, TIME, draw_ends, draw_maze
+from forethought.studies.figure_5_3_tables import MAZES, Parts, long_horizon
 
 GOOD, BAD, SECOND = "#3d6fb4", "#c9a3a6", "#e8743b"
-MAZES = ("umaze", "medium", "large")
-Parts = Mapping[str, Any]
+AT_COLORS = {"noisy": "#4f9d69", "mean": "#3d6fb4", "clean": "#e8743b"}
+STOP_MARKERS = {0: "o", 16: "D", 32: "P"}
 
 
 def plot(parts: Parts) -> dict[str, Figure]:
     """The pictures of the parts that are there."""
     figures = {}
-    if any(f"long-horizon-{maze}" in parts for maze in MAZES):
+    if any(long_horizon(parts, maze) for maze in MAZES):
         figures["a-long-horizon"] = figure_long_horizon(parts)
     for name, key, draw in (
         ("b-stitching", "stitching", figure_stitching),
         ("c-horizons", "horizons", figure_horizons),
         ("d-rewards", "rewards", figure_rewards),
+        ("d-guidance", "guidance", figure_guidance),
     ):
         if key in parts:
             figures[name] = draw(parts[key])
@@ -34,7 +37,7 @@ def plot(parts: Parts) -> dict[str, Figure]:
 
 def figure_long_horizon(parts: Parts) -> Figure:
     """Executed paths from the farthest start of the largest maze computed, one panel a planner."""
-    part = next(parts[f"long-horizon-{m}"] for m in reversed(MAZES) if f"long-horizon-{m}" in parts)
+    part = next(part for m in reversed(MAZES) if (part := long_horizon(parts, m)))
     hard, layout = part["hard_start"], Layout.parse(part["layout"])
     names = list(hard["paths"])
     figure = Figure(figsize=(11, 4.9), dpi=150, layout="constrained")
@@ -162,104 +165,54 @@ def figure_rewards(part: Mapping[str, Any]) -> Figure:
         draw_ends(ax, example["start"], example["goal"])
         numbers = part["rows"][name]
         title = f"{name}\nA {numbers['reward_a']['mean']:.2f}, B {numbers['reward_b']['mean']:.2f}"
+        title += f", feasible {numbers['feasible']['mean']:.0%}"
         ax.set_title(title, fontsize=9, color=INK)
     return figure
 
 
-def write_markdown(parts: Parts) -> str:
-    """Tables of the parts that are there; intervals are 95 %."""
-    sections = [_long_horizon(parts)] if any(p.startswith("long-horizon") for p in parts) else []
-    for key, write in (("stitching", _stitching), ("horizons", _horizons), ("rewards", _rewards)):
-        if key in parts:
-            sections.append(write(parts[key]))
-    return "\n\n".join(sections)
-
-
-def _long_horizon(parts: Parts) -> str:
-    lines = ["### (a) Long horizons: Maze2D, the same starts in a row's maze", ""]
-    header = ("maze", "planner", "score", "arrives and stays", "plans every", "samples a plan")
-    rows = []
-    for maze in MAZES:
-        part = parts.get(f"long-horizon-{maze}", {"rows": {}})
-        for name, row in part["rows"].items():
-            protocol = row["protocol"]
-            rows.append(
-                (
-                    maze,
-                    name,
-                    _number(row["score"], 1),
-                    f"{row['success_rate']:.0%} of {row['n']}",
-                    f"{protocol['replan_every']} steps",
-                    str(protocol["candidates"]),
-                )
-            )
-    note = (
-        "\nShooting plans on the true dynamics 96 steps ahead and executes the planned actions; "
-        "Diffuser has data only. sparse: the task's reward; distance: minus the straight distance."
-    )
-    return "\n".join(lines) + _table(header, rows) + "\n" + note
-
-
-def _stitching(part: Mapping[str, Any]) -> str:
-    tolerances = list(part["rows"][0]["turning"]["by_tolerance"])
-    at = f"{part['tolerance']:g}"
-    others = [tolerance for tolerance in tolerances if tolerance != at]
-    header = (
-        "receptive field",
-        "feasible, turn needed",
-        "by training seed",
-        "feasible, no turn",
-        *(f"turn needed, within {tolerance}" for tolerance in others),
-        "median farthest row",
-    )
-    ordered = sorted(part["rows"], key=lambda row: row["receptive_field"])
-    rows = [
-        (
-            f"{row['receptive_field']} of {part['horizon']} rows",
-            _number(row["turning"], 2),
-            " / ".join(f"{share:.2f}" for share in row["turning"]["by_seed"]),
-            _number(row["straight"], 2),
-            *(f"{row['turning']['by_tolerance'][tolerance]:.2f}" for tolerance in others),
-            f"{row['turning']['median_deviation']:.2f}",
-        )
-        for row in ordered
+def figure_guidance(part: Mapping[str, Any]) -> Figure:
+    """Every setting of the sweep: reward against feasibility, of all plans and of the kept ones."""
+    figure = Figure(figsize=(10, 4.4), dpi=150, layout="constrained")
+    whole, kept = figure.subplots(1, 2, sharex=True, sharey=True)
+    ways = [way for way in part["rows"][0] if way not in ("guidance", "any")]
+    best = max(part["rows"], key=lambda row: row["any"]["useful"]["mean"])
+    for row in part["rows"]:
+        facts, point = row["guidance"], row["any"]
+        color = INK if facts is None else AT_COLORS[facts["at"]]
+        marker = "*" if facts is None else STOP_MARKERS.get(facts["stop_level"], "s")
+        size = 130 if facts is None else 25 + 45 * (1 + np.log10(facts["scale"] / 0.01)) ** 1.5
+        edge = ALARM if row is best else "none"
+        spot = point["reward"]["mean"], point["feasible"]["mean"]
+        whole.scatter(*spot, s=size, c=color, marker=marker, alpha=0.75, edgecolors=edge, lw=1.5)
+        for way, shape in zip(ways, "^v*", strict=False):
+            spot = row[way]["reward"]["mean"], row[way]["feasible"]["mean"]
+            kept.scatter(*spot, s=45, c=color, marker=shape, alpha=0.7, lw=0)
+    keys = [_key("*", INK, "no guidance")]
+    keys += [
+        Line2D([], [], ls="", marker="o", color=AT_COLORS[at], label=f"at {at}") for at in AT_COLORS
     ]
-    note = (
-        f"\n\nFeasible: no row farther than {at} units, the data's own spread, from its place on "
-        "the one way that the data's directions and speed leave; fixed before training. "
-        f"{part['protocol']['tasks']} tasks, {part['protocol']['plans_per_task']} plans each, "
-        f"{len(part['protocol']['training_seeds'])} training seeds of "
-        f"{part['protocol']['training_steps']} steps; intervals over tasks."
-    )
-    title = "### (b) Stitching: trained on straight lines only"
-    return f"{title}\n\n{_table(header, rows)}{note}"
+    keys += [
+        Line2D(
+            [],
+            [],
+            ls="",
+            marker=m,
+            color=MUTED,
+            label=f"stops at level {stop}" if stop else "never stops",
+        )
+        for stop, m in STOP_MARKERS.items()
+    ]
+    whole.legend(handles=keys, frameon=False, fontsize=8, loc="lower left")
+    shapes = [_key(shape, MUTED, way) for way, shape in zip(ways, "^v*", strict=False)]
+    kept.legend(handles=shapes, frameon=False, fontsize=8, loc="lower left")
+    whole.set_title("all plans (larger: larger scale; red rim: most useful)", fontsize=9, color=INK)
+    kept.set_title(f"one of {part['protocol']['plans_per_task']} plans kept", fontsize=9, color=INK)
+    whole.set_ylabel("share feasible")
+    for ax in (whole, kept):
+        ax.set_xlabel("reward A + B (minus distances, cells)")
+        ax.spines[["top", "right"]].set_visible(False)
+    return figure
 
 
-def _horizons(part: Mapping[str, Any]) -> str:
-    distances = sorted({cell["distance"] for cell in part["cells"]})
-    shares = {(cell["distance"], cell["rows"]): cell for cell in part["cells"]}
-    horizons = sorted({cell["rows"] for cell in part["cells"]})
-    header = ("rows", *(f"{distance} cells" for distance in distances))
-    rows = [(str(h), *(_number(shares[d, h], 2) for d in distances)) for h in horizons]
-    title = f"### (c) One model, trained at {part['trained_rows']} rows, plans of several horizons"
-    return f"{title}: share feasible\n\n" + _table(header, rows)
-
-
-def _rewards(part: Mapping[str, Any]) -> str:
-    header = ("reward added", "reward A", "reward B", "passes A and B", "feasible")
-    keys = ("reward_a", "reward_b", "visits_both", "feasible")
-    rows = [(name, *(_number(row[key], 2) for key in keys)) for name, row in part["rows"].items()]
-    title = "### (d) Rewards unseen in training (minus the path's distance from a place), and a sum"
-    return f"{title}\n\n" + _table(header, rows)
-
-
-def _number(value: Mapping[str, Any], digits: int) -> str:
-    if value["interval"] is None:
-        return f"{value['mean']:.{digits}f}"
-    low, high = value["interval"]
-    return f"{value['mean']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def _key(marker: str, color: str, label: str) -> Line2D:
+    return Line2D([], [], ls="", marker=marker, color=color, label=label)

@@ -13,7 +13,6 @@ Several candidates are judged in three ways: by reward, by the model's judge of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -39,6 +38,7 @@ from forethought.studies.figure_5_3_plans import (
     load_large,
     sample_plans,
 )
+from forethought.studies.figure_5_3_tables import guidance_name
 from forethought.types import Guide, Trajectory
 
 ROWS = 36  # of a plan
@@ -156,7 +156,7 @@ def compute_guidance(
     for guidance in SWEEP:
         rows.append(_sweep_row(model, tasks, guide, guidance, samples, settings.seed))
         shown = {k: round(rows[-1]["any"][k]["mean"], 3) for k in ("reward", "feasible", "useful")}
-        settings.console.print(f"    {_name(guidance)}: {shown}")
+        settings.console.print(f"    {guidance_name(vars(guidance))}: {shown}")
     return {"rows": rows, "protocol": _protocol(settings, model, n_tasks, samples)}
 
 
@@ -205,15 +205,6 @@ def sample_and_judge(
     judged = model.plausibility(plans, arrival)
     assert judged is not None, "the shipped model has a judge"
     return plans.observations[..., :2], judged
-
-
-def _name(guidance: Mapping[str, Any] | GuidanceConfig) -> str:
-    facts = guidance if isinstance(guidance, Mapping) else vars(guidance)
-    parts = [f"{facts['at']} {facts['scale']:g}"]
-    parts += ["x variance"] if facts["scale_by_variance"] else []
-    parts += [f"{facts['inner_steps']} steps"] if facts["inner_steps"] > 1 else []
-    parts += [f"to level {facts['stop_level']}"] if facts["stop_level"] else []
-    return ", ".join(parts)
 
 
 def _protocol(
