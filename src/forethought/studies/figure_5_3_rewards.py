@@ -146,7 +146,7 @@ def compute_rewards(
 
 
 def compute_guidance(
-    settings: StudySettings, *, n_tasks: int = 12, samples: int = 8
+    settings: StudySettings, *, n_tasks: int = 12, samples: int = 4
 ) -> dict[str, Any]:
     """Reward against feasibility of "A + B" over ``SWEEP``, with three ways to choose a plan."""
     model, n_tasks = load_large(settings), settings.episodes or n_tasks
