@@ -180,8 +180,8 @@ def figure_guidance(part: Mapping[str, Any]) -> Figure:
         facts, point = row["guidance"], row["any"]
         color = INK if facts is None else AT_COLORS[facts["at"]]
         marker = "*" if facts is None else STOP_MARKERS.get(facts["stop_level"], "s")
-        size = 130 if facts is None else 25 + 45 * (1 + np.log10(facts["scale"] / 0.01)) ** 1.5
-        edge = ALARM if row is best else "none"
+        size = 130 if facts is None else 45
+        edge = ALARM if row is best else INK if facts and facts["scale_by_variance"] else "none"
         spot = point["reward"]["mean"], point["feasible"]["mean"]
         whole.scatter(*spot, s=size, c=color, marker=marker, alpha=0.75, edgecolors=edge, lw=1.5)
         for way, shape in zip(ways, "^v*", strict=False):
@@ -205,7 +205,9 @@ def figure_guidance(part: Mapping[str, Any]) -> Figure:
     whole.legend(handles=keys, frameon=False, fontsize=8, loc="lower left")
     shapes = [_key(shape, MUTED, way) for way, shape in zip(ways, "^v*", strict=False)]
     kept.legend(handles=shapes, frameon=False, fontsize=8, loc="lower left")
-    whole.set_title("all plans (larger: larger scale; red rim: most useful)", fontsize=9, color=INK)
+    whole.set_title(
+        "all plans (rim: gradient times variance; red rim: most useful)", fontsize=9, color=INK
+    )
     kept.set_title(f"one of {part['protocol']['plans_per_task']} plans kept", fontsize=9, color=INK)
     whole.set_ylabel("share feasible")
     for ax in (whole, kept):

@@ -48,7 +48,6 @@ GUIDED = replace(
     EVERY_LEVEL, guidance=GuidanceConfig(at="clean", scale=0.1, scale_by_variance=False)
 )
 SWEEP_SEED = 1_000  # added to the study's: the sweep's tasks are not those of the table
-SCALES, STOPS = (0.01, 0.03, 0.1), (0, 16, 32)
 
 
 def _plain(at: Literal["mean", "noisy", "clean"], scale: float, **more: int) -> GuidanceConfig:
@@ -56,15 +55,18 @@ def _plain(at: Literal["mean", "noisy", "clean"], scale: float, **more: int) -> 
 
 
 SWEEP = (
+    *(_plain("noisy", scale) for scale in (0.03, 0.1, 0.3)),
+    *(_plain("mean", scale) for scale in (0.01, 0.03, 0.1)),
+    *(_plain("clean", scale) for scale in (0.01, 0.03, 0.1)),
+    *(_plain("clean", scale, inner_steps=4) for scale in (0.0025, 0.0075, 0.025)),
+    *(_plain(at, scale, stop_level=16) for at in ("mean", "clean") for scale in (0.1, 0.3, 1.0)),
+    *(_plain(at, scale, stop_level=32) for at in ("mean", "clean") for scale in (0.3, 1.0, 3.0)),
     *(
-        _plain(at, scale, stop_level=stop)
+        GuidanceConfig(at=at, scale=scale)  # the thesis's form, with "mean" and 0.1
         for at in ("noisy", "mean", "clean")
-        for scale in SCALES
-        for stop in STOPS
+        for scale in (0.1, 10.0, 30.0, 100.0, 300.0)
     ),
-    *(_plain("clean", scale / 4, inner_steps=4) for scale in SCALES),
-    *(_plain("clean", scale / 4, inner_steps=4, stop_level=16) for scale in SCALES),
-    *(GuidanceConfig(at="mean", scale=scale) for scale in (0.1, 1.0, 10.0)),  # thesis: 0.1
+    *(GuidanceConfig(at="mean", scale=scale, inner_steps=4) for scale in (3.0, 10.0, 30.0)),
 )
 
 
@@ -146,7 +148,7 @@ def compute_rewards(
 
 
 def compute_guidance(
-    settings: StudySettings, *, n_tasks: int = 12, samples: int = 4
+    settings: StudySettings, *, n_tasks: int = 12, samples: int = 8
 ) -> dict[str, Any]:
     """Reward against feasibility of "A + B" over ``SWEEP``, with three ways to choose a plan."""
     model, n_tasks = load_large(settings), settings.episodes or n_tasks
