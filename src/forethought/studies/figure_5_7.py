@@ -39,7 +39,7 @@ COLD = (1, 2, 3, 4, 6, 8, 13, 16, 32, 64)
 WARM = (1, 2, 3, 6, 13, 32)
 TENTH = 6  # of the 64 levels: the thesis's claim is about a tenth
 PREDICTION_STEPS = (2, 8, LEVELS)  # of the sampler, for the rows on noise and clean prediction
-PREDICTION_TRAINING = {"steps": 4_000, "batch_size": 32}
+PREDICTION_TRAINING = {"steps": 2_400, "batch_size": 32}
 
 
 @studies.register("figure-5-7")
