@@ -44,6 +44,8 @@ def test_plans_are_feasible_up_to_the_tolerance_in_units():
     assert stitching.are_feasible(plans, tasks).tolist() == [[True, False]] * 4
     late = stitching.only_ways(tasks)[:, None].roll(2, dims=2)  # the right path, two steps late
     assert not bool(stitching.are_feasible(late, tasks).any())
+    inside = late[:, :, 2:-2]  # but for the rows that rolled over the ends
+    assert float(stitching.path_deviations(inside, tasks).max()) < 1e-5, "the path is right"
     data = torch.from_numpy(stitching.draw_lines(200, np.random.default_rng(1)))
     own = stitching.deviations(data[:, None], data[:, [0, -1]])
     assert float(own.max()) < 1e-5, "the data's lines are their own only ways"

@@ -11,7 +11,9 @@ if no row of it is farther than ``TOLERANCE`` = ``JITTER`` = 0.15 units from its
 as far, per axis, as the data's lines begin from the middle of their band. For scale: lines are 1.6
 units long per axis, a step is 0.10 units, and the middle of the straight way from start to goal,
 which cuts the corner, is 0.8 units from its place. Shares at half and at twice the tolerance are
-reported beside. The sampler adds half the chain's noise, as the released code does.
+reported beside. Added later, after plans of the first network had been seen to run along the V but
+hurry and dawdle on it: the share whose path alone, whatever its timing, stays within the tolerance
+of the V. The sampler adds half the chain's noise, as the released code does.
 
 The thesis's claim (Section 5.3, "Temporal locality", and 5.4): if one denoising step sees only a
 part of the plan, it can enforce only local consistency, and plans combine what was never seen
@@ -104,6 +106,16 @@ def deviations(plans: Tensor, tasks: Tensor) -> Tensor:
     """(..., tasks, samples): largest distance, in units, of any row of the plans (..., tasks,
     samples, ROWS, 2) from its place on the only way."""
     return (plans - only_ways(tasks)[:, None]).norm(dim=-1).amax(dim=-1)
+
+
+def path_deviations(plans: Tensor, tasks: Tensor) -> Tensor:
+    """As ``deviations``, but from the nearest point of the way: its timing does not count."""
+    ways = only_ways(tasks)
+    share = torch.linspace(0, 1, 9)[:-1, None]
+    between = ways[:, :-1, None] + share * (ways[:, 1:, None] - ways[:, :-1, None])
+    points = torch.cat([between.flatten(1, 2), ways[:, -1:]], dim=1)  # (tasks, points, 2)
+    apart = (plans[..., None, :] - points[:, None, None]).norm(dim=-1)
+    return apart.amin(dim=-1).amax(dim=-1)
 
 
 def are_feasible(plans: Tensor, tasks: Tensor, tolerance: float = TOLERANCE) -> Tensor:
@@ -246,6 +258,7 @@ def _measure(
             "by_seed": feasible.float().mean(dim=(1, 2)).tolist(),
             "by_tolerance": {f"{t:g}": float((far <= t).float().mean()) for t in TOLERANCES},
             "median_deviation": float(far.median()),
+            "path_within": float((path_deviations(plans, tasks) <= TOLERANCE).float().mean()),
         }
         if kind == "turning":
             row["examples"] = [

@@ -68,6 +68,7 @@ def _stitching(part: Mapping[str, Any]) -> str:
         "feasible, no turn",
         *(f"turn needed, within {tolerance}" for tolerance in others),
         "median farthest row",
+        f"path alone within {at} (added later)",
     )
     ordered = sorted(part["rows"], key=lambda row: row["receptive_field"])
     rows = [
@@ -78,6 +79,7 @@ def _stitching(part: Mapping[str, Any]) -> str:
             _number(row["straight"], 2),
             *(f"{row['turning']['by_tolerance'][tolerance]:.2f}" for tolerance in others),
             f"{row['turning']['median_deviation']:.2f}",
+            f"{row['turning']['path_within']:.2f}",
         )
         for row in ordered
     ]
