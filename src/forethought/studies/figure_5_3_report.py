@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from forethought.envs.maze_layout import LAYOUTS, Layout
 from forethought.figures import ALARM, FLOOR, INK, MUTED, TIME, draw_ends, draw_maze
-from forethought.studies.figure_5_3_tables import MAZES, Parts, long_horizon
+from forethought.studies.figure_5_3_tables import MAZES, Parts, guidance_name, long_horizon
 
 GOOD, BAD, SECOND = "#3d6fb4", "#c9a3a6", "#e8743b"
 AT_COLORS = {"noisy": "#4f9d69", "mean": "#3d6fb4", "clean": "#e8743b"}
@@ -90,6 +90,8 @@ def figure_stitching(part: Mapping[str, Any]) -> Figure:
         bounds = np.array([row[kind]["interval"] for row in rows]).T
         errors = np.abs(bounds - mean)
         share.errorbar(x, mean, yerr=errors, color=color, marker="o", capsize=3, label=label)
+    path = [row["turning"]["path_within"] for row in rows]
+    share.plot(x, path, color=SECOND, ls="--", lw=1.2, label="a turn, timing left out")
     share.axvline(part["horizon"], color=MUTED, ls=":", lw=1)
     share.text(part["horizon"], 1.04, " rows of a plan", fontsize=8, color=MUTED)
     share.set(xscale="log", ylim=(-0.03, 1.12), xlabel="receptive field (rows)")
@@ -171,49 +173,46 @@ def figure_rewards(part: Mapping[str, Any]) -> Figure:
 
 
 def figure_guidance(part: Mapping[str, Any]) -> Figure:
-    """Every setting of the sweep: reward against feasibility, of all plans and of the kept ones."""
+    """Reward against feasibility: every setting of the sweep; ways to keep one of several plans."""
     figure = Figure(figsize=(10, 4.4), dpi=150, layout="constrained")
-    whole, kept = figure.subplots(1, 2, sharex=True, sharey=True)
-    ways = [way for way in part["rows"][0] if way not in ("guidance", "any")]
+    whole, kept = figure.subplots(1, 2)
     best = max(part["rows"], key=lambda row: row["any"]["useful"]["mean"])
     for row in part["rows"]:
-        facts, point = row["guidance"], row["any"]
+        facts = row["guidance"]
         color = INK if facts is None else AT_COLORS[facts["at"]]
         marker = "*" if facts is None else STOP_MARKERS.get(facts["stop_level"], "s")
-        size = 130 if facts is None else 45
         edge = ALARM if row is best else INK if facts and facts["scale_by_variance"] else "none"
-        spot = point["reward"]["mean"], point["feasible"]["mean"]
-        whole.scatter(*spot, s=size, c=color, marker=marker, alpha=0.75, edgecolors=edge, lw=1.5)
-        for way, shape in zip(ways, "^v*", strict=False):
-            spot = row[way]["reward"]["mean"], row[way]["feasible"]["mean"]
-            kept.scatter(*spot, s=45, c=color, marker=shape, alpha=0.7, lw=0)
+        look = {"c": color, "marker": marker, "alpha": 0.75, "edgecolors": edge, "lw": 1.5}
+        whole.scatter(*_spot(row["any"]), s=130 if facts is None else 45, **look)
     keys = [_key("*", INK, "no guidance")]
-    keys += [
-        Line2D([], [], ls="", marker="o", color=AT_COLORS[at], label=f"at {at}") for at in AT_COLORS
-    ]
-    keys += [
-        Line2D(
-            [],
-            [],
-            ls="",
-            marker=m,
-            color=MUTED,
-            label=f"stops at level {stop}" if stop else "never stops",
-        )
-        for stop, m in STOP_MARKERS.items()
-    ]
-    whole.legend(handles=keys, frameon=False, fontsize=8, loc="lower left")
-    shapes = [_key(shape, MUTED, way) for way, shape in zip(ways, "^v*", strict=False)]
-    kept.legend(handles=shapes, frameon=False, fontsize=8, loc="lower left")
-    whole.set_title(
-        "all plans (rim: gradient times variance; red rim: most useful)", fontsize=9, color=INK
-    )
-    kept.set_title(f"one of {part['protocol']['plans_per_task']} plans kept", fontsize=9, color=INK)
-    whole.set_ylabel("share feasible")
-    for ax in (whole, kept):
-        ax.set_xlabel("reward A + B (minus distances, cells)")
+    keys += [_key("o", color, f"at {at}") for at, color in AT_COLORS.items()]
+    for stop, marker in STOP_MARKERS.items():
+        keys.append(_key(marker, MUTED, f"stops at level {stop}" if stop else "never stops"))
+    whole.set_title("all plans (rim: gradient times variance; red: most useful)", fontsize=9)
+    for row, color in ((part["rows"][0], INK), (best, ALARM)):
+        for (way, numbers), marker in zip(_ways(row), "o^vD", strict=False):
+            kept.scatter(*_spot(numbers), s=60, c=color, marker=marker, label=way, alpha=0.8)
+    kept.set_title(f"one of {part['protocol']['plans_per_task']} plans kept", fontsize=9)
+    shapes = [_key(m, MUTED, w) for (w, _), m in zip(_ways(best), "o^vD", strict=False)]
+    name = "no guidance" if best["guidance"] is None else guidance_name(best["guidance"])
+    shapes += [_key("s", INK, "no guidance"), _key("s", ALARM, name)]
+    for ax, handles in ((whole, keys), (kept, shapes)):
+        ax.legend(handles=handles, frameon=False, fontsize=8, loc="lower right")
+        ax.set(xlabel="reward A + B (minus distances, cells)", ylabel="share feasible")
+        ax.set_ylim(-0.03, 1.0)
         ax.spines[["top", "right"]].set_visible(False)
+    whole.set_xlim(right=0.0)
     return figure
+
+
+def _ways(row: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """("all plans", their numbers), then the same for each way to keep one plan a task."""
+    kept = [(way, numbers) for way, numbers in row.items() if way not in ("guidance", "any")]
+    return [("all plans", row["any"]), *kept]
+
+
+def _spot(numbers: Mapping[str, Any]) -> tuple[float, float]:
+    return numbers["reward"]["mean"], numbers["feasible"]["mean"]
 
 
 def _key(marker: str, color: str, label: str) -> Line2D:
