@@ -14,6 +14,7 @@ from forethought.studies import figure_5_3_rewards as rewards
 from forethought.studies import figure_5_3_stitching as stitching
 from forethought.studies.base import StudySettings
 from forethought.studies.figure_5_3_tables import long_horizon
+from forethought.studies.figure_5_3_tables import stitching as pool
 from forethought.studies.shooting_rows import SETTINGS, shooting_policy
 
 
@@ -94,7 +95,8 @@ def test_tiny_parts_draw_and_print(tmp_path, monkeypatch):
     monkeypatch.setattr(rewards, "SWEEP", rewards.SWEEP[::13])
     parts = {
         "guidance": rewards.compute_guidance(settings, samples=3),
-        "stitching": stitched,
+        "stitching-0": stitched,
+        "stitching-2": stitched,
         "horizons": plans.compute_horizons(settings, samples=1),
         "rewards": rewards.compute_rewards(settings, samples=1),
     }
@@ -108,6 +110,7 @@ def test_tiny_parts_draw_and_print(tmp_path, monkeypatch):
     text = study.markdown(parts)
     assert "| 7 of 24 rows |" in text and "by reward among the plausible half" in text
     assert "| none |" in text and "within 0.075" in text
+    assert "training seeds 0, 0 of 4 steps" in text
     assert study.plot({}) == {} and study.markdown({}) == ""
 
 
@@ -151,6 +154,20 @@ def test_plans_are_useful_where_they_are_feasible_and_pass_both_places():
     found = rewards.measure(torch.stack([along, through])[None], places, seconds=0.12)
     assert found["visits_both"].tolist()[0][0] == 1 and found["useful"].tolist() == [[1, 0]]
     torch.testing.assert_close(found["reward_a"][0, 0], torch.tensor(0.0), atol=0.05, rtol=0)
+
+
+def test_training_seeds_are_pooled_by_task():
+    def part(seed, by_task):
+        kind = {"by_task": by_task, "by_tolerance": {"0.15": 0.5}}
+        kind |= {"median_deviation": 0.1 * seed, "path_within": 1.0}
+        rows = [{"turning": kind, "straight": kind, "receptive_field": 7}]
+        return {"rows": rows, "protocol": {"training_seed": seed}}
+
+    pooled = pool({"stitching-1": part(1, [0.0, 1.0]), "stitching-2": part(2, [0.5, 1.0])})
+    assert pooled is not None and pooled["protocol"]["seeds"] == [1, 2] and pool({}) is None
+    row = pooled["rows"][0]["turning"]
+    assert row["mean"] == pytest.approx(0.625) and row["by_seed"] == [0.5, 0.75]
+    assert row["median_deviation"] == pytest.approx(0.15) and row["interval"][1] == 1.0
 
 
 def test_long_horizon_rows_of_both_kinds_stand_together():

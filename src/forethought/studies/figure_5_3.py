@@ -8,6 +8,7 @@ alone and added up.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from forethought.studies.figure_5_3_plans import compute_horizons
 from forethought.studies.figure_5_3_report import plot
 from forethought.studies.figure_5_3_rewards import compute_guidance, compute_rewards
 from forethought.studies.figure_5_3_stitching import compute_stitching
-from forethought.studies.figure_5_3_tables import write_markdown
+from forethought.studies.figure_5_3_tables import STITCHING, write_markdown
 from forethought.studies.shooting_rows import (
     Method,
     RewardName,
@@ -144,7 +145,10 @@ def figure_5_3() -> Study:
         parts=(
             *(_part("diffuser", 0.3, compute_diffuser, m) for m in ("umaze", "medium", "large")),
             *(_part("long-horizon", minutes, compute_shooting, m) for m, minutes in shooting),
-            Part(name="stitching", minutes=10, compute=compute_stitching),
+            *(
+                Part(name=n, minutes=3, compute=partial(compute_stitching, training_seed=seed))
+                for seed, n in enumerate(STITCHING)
+            ),
             Part(name="horizons", minutes=1, compute=compute_horizons),
             Part(name="guidance", minutes=6, compute=compute_guidance),
             Part(name="rewards", minutes=1, compute=compute_rewards),

@@ -12,7 +12,13 @@ from matplotlib.lines import Line2D
 
 from forethought.envs.maze_layout import LAYOUTS, Layout
 from forethought.figures import ALARM, FLOOR, INK, MUTED, TIME, draw_ends, draw_maze
-from forethought.studies.figure_5_3_tables import MAZES, Parts, guidance_name, long_horizon
+from forethought.studies.figure_5_3_tables import (
+    MAZES,
+    Parts,
+    guidance_name,
+    long_horizon,
+    stitching,
+)
 
 GOOD, BAD, SECOND = "#3d6fb4", "#c9a3a6", "#e8743b"
 AT_COLORS = {"noisy": "#4f9d69", "mean": "#3d6fb4", "clean": "#e8743b"}
@@ -24,8 +30,10 @@ def plot(parts: Parts) -> dict[str, Figure]:
     figures = {}
     if any(long_horizon(parts, maze) for maze in MAZES):
         figures["a-long-horizon"] = figure_long_horizon(parts)
+    stitched = stitching(parts)
+    if stitched:
+        figures["b-stitching"] = figure_stitching(stitched)
     for name, key, draw in (
-        ("b-stitching", "stitching", figure_stitching),
         ("c-horizons", "horizons", figure_horizons),
         ("d-rewards", "rewards", figure_rewards),
         ("d-guidance", "guidance", figure_guidance),
@@ -104,7 +112,7 @@ def figure_stitching(part: Mapping[str, Any]) -> Figure:
 
 
 def _draw_stitched(ax: Axes, row: Mapping[str, Any], horizon: int) -> None:
-    example = row["examples"][0]
+    example = row["example"]
     for plan, feasible in zip(example["plans"], example["feasible"], strict=True):
         x, y = np.asarray(plan).T
         ax.plot(x, y, ".-", ms=3, lw=1, color=GOOD if feasible else BAD)

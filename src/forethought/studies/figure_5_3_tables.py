@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from forethought.scores import mean_and_interval
+
 MAZES = ("umaze", "medium", "large")
+STITCHING = tuple(f"stitching-{seed}" for seed in range(3))  # parts, one a training seed
 Parts = Mapping[str, Any]
 
 
 def write_markdown(parts: Parts) -> str:
     """Tables of the parts that are there; intervals are 95 %."""
     sections = [_long_horizon(parts)] if any(long_horizon(parts, m) for m in MAZES) else []
+    stitched = stitching(parts)
+    sections += [_stitching(stitched)] if stitched else []
     for key, write in (
-        ("stitching", _stitching),
         ("horizons", _horizons),
         ("rewards", _rewards),
         ("guidance", _guidance),
@@ -87,7 +93,7 @@ def _stitching(part: Mapping[str, Any]) -> str:
         f"\n\nFeasible: no row farther than {at} units, the data's own spread, from its place on "
         "the one way that the data's directions and speed leave; fixed before training. "
         f"{part['protocol']['tasks']} tasks, {part['protocol']['plans_per_task']} plans each, "
-        f"{len(part['protocol']['training_seeds'])} training seeds of "
+        f"training seeds {', '.join(map(str, part['protocol']['seeds']))} of "
         f"{part['protocol']['training_steps']} steps; intervals over tasks."
     )
     title = "### (b) Stitching: trained on straight lines only"
@@ -161,6 +167,38 @@ def long_horizon(parts: Parts, maze: str) -> dict[str, Any] | None:
     paths = {name: path for part in found for name, path in part["hard_start"]["paths"].items()}
     rows = {name: row for part in found for name, row in part["rows"].items()}
     return {"layout": found[0]["layout"], "rows": rows, "hard_start": {**hard, "paths": paths}}
+
+
+def stitching(parts: Parts) -> dict[str, Any] | None:
+    """All training seeds' parts as one: shares with an interval over tasks, a task's plans of all
+    seeds averaged; None if no part is there."""
+    found = [parts[name] for name in STITCHING if name in parts]
+    if not found:
+        return None
+    rows = []
+    for same in zip(*(part["rows"] for part in found), strict=True):
+        row = dict(same[0])
+        for kind in ("turning", "straight"):
+            row[kind] = _pooled([one[kind] for one in same])
+        rows.append(row)
+    seeds = [part["protocol"]["training_seed"] for part in found]
+    return {**found[0], "rows": rows, "protocol": {**found[0]["protocol"], "seeds": seeds}}
+
+
+def _pooled(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    by_task = np.mean([seed["by_task"] for seed in seeds], axis=0)
+    mean, low, high = mean_and_interval(by_task.tolist())
+    return {
+        "mean": mean,
+        "interval": [max(low, 0.0), min(high, 1.0)],
+        "by_seed": [float(np.mean(seed["by_task"])) for seed in seeds],
+        "by_tolerance": {
+            at: float(np.mean([seed["by_tolerance"][at] for seed in seeds]))
+            for at in seeds[0]["by_tolerance"]
+        },
+        "median_deviation": float(np.mean([seed["median_deviation"] for seed in seeds])),
+        "path_within": float(np.mean([seed["path_within"] for seed in seeds])),
+    }
 
 
 def guidance_name(facts: Mapping[str, Any]) -> str:

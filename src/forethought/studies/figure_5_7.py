@@ -229,12 +229,14 @@ def _lost_text(row: dict[str, Any], reference: dict[str, Any]) -> str:
 
 def _prediction_lines(rows: list[dict[str, Any]]) -> list[str]:
     training = rows[0]["training"]
-    seconds = {row["prediction"]: row["training"]["seconds"] for row in rows}
-    spent = ", ".join(f"{kind} {value / 60:.1f} min" for kind, value in seconds.items())
+    seconds = {row["prediction"]: row["training"].get("seconds") for row in rows}
+    spent = ", ".join(f"{k} {value / 60:.1f} min" for k, value in seconds.items() if value)
+    control = rows[0]["control"]
     lines = [
         "Section C.3 item 9: two U-Maze models, equal but for what the network predicts "
-        f"({training['steps']} training steps of {training['batch_size']} windows each: {spent}, "
-        "one thread).",
+        f"({training['steps']} training steps of {training['batch_size']} windows each"
+        f"{spent and f': {spent}, one thread'}); {control['controller']}, planning again every "
+        f"{control['replan_every']} steps.",
         "",
         "| prediction | sampler steps | score [95 %] | success | lost against clean, % [95 %] | "
         "through walls |",
@@ -245,6 +247,10 @@ def _prediction_lines(rows: list[dict[str, Any]]) -> list[str]:
         loss = _lost_text(row, clean[row["steps"]]) if row["prediction"] == "noise" else "–"
         lines.append(
             f"| {row['prediction']} | {row['steps']} | {score_text(row)} | "
-            f"{row['success_rate']:.0%} | {loss} | {row['through_walls']:.0%} |"
+            f"{row['success_rate']:.0%} | {loss} | {_share(row.get('through_walls'))} |"
         )
     return lines
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0%}"
