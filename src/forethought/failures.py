@@ -65,7 +65,7 @@ def touches_wall(points: NDArray, layout: Layout) -> NDArray[np.bool_]:
     reach = BALL_RADIUS + TOUCH
     angles = np.linspace(0, 2 * np.pi, 16, endpoint=False)
     rim = points[:, None] + reach * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    return ~layout.is_free(rim).all(axis=1)
+    return np.asarray(~layout.is_free(rim).all(axis=1))
 
 
 def failed_examples(
