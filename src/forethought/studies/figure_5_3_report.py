@@ -107,7 +107,7 @@ def figure_stitching(part: Mapping[str, Any]) -> Figure:
     share.minorticks_off()
     share.set_ylabel("share of plans feasible")
     share.spines[["top", "right"]].set_visible(False)
-    share.legend(frameon=False, fontsize=8)
+    share.legend(frameon=False, fontsize=7, loc="upper right", bbox_to_anchor=(1.0, 0.78))
     return figure
 
 
