@@ -29,7 +29,6 @@ LAYERS = {
     "guides": 4,
     "controllers": 5,
     "safety": 5,
-    "safety": 5,
     "policy": 5,
     "rollout": 6,
     "scores": 6,

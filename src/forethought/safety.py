@@ -1,4 +1,4 @@
-"""A filter between controller and system: it changes an action only where braking would be too late.
+"""A filter on actions: it changes one only where braking would otherwise come too late.
 
 A plan that keeps out of an obstacle does not make the executed path keep out: the controller cuts
 corners and overshoots. So every action is tested with the dynamics that ``data.identify`` measures,
@@ -57,8 +57,8 @@ class SafetyFilter:
             )
         if min(system.acceleration, system.step_seconds) <= 0 or margin < 0:
             raise ValueError(
-                f"acceleration {system.acceleration} and step_seconds {system.step_seconds} must be "
-                f"positive and margin {margin} not negative"
+                f"acceleration {system.acceleration} and step_seconds {system.step_seconds} must "
+                f"be positive and margin {margin} not negative"
             )
         if not self._depths:
             raise ValueError(

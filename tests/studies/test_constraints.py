@@ -1,5 +1,6 @@
-"""The constraints study at tiny settings: matched cases, the filter's effect, tables and figures."""
+"""The constraints study at tiny settings: matched cases, the filter, tables and figures."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,9 @@ def test_the_filter_keeps_paths_out_that_enter_without_it():
     assert "| closed | plain + filter | 100.0%" in study.markdown(parts)
 
 
-def test_hard_plans_have_no_violation():
-    plans = study.hard_plans(SETTINGS, maze="umaze")
-    assert plans["plans_with_violation"] == 0 and plans["plans"] == 2
-    assert study.plot({}) == {} and "2 plans" in study.markdown({"plans-umaze": plans})
+def test_hard_plans_of_every_maze_have_no_violation():
+    plans = study.hard_plans(replace(SETTINGS, episodes=3))
+    assert plans["plans_with_violation"] == 0
+    assert plans["by_maze"] == dict.fromkeys(LAYOUTS, 1)
+    assert study.plot({"plans": plans}) == {}
+    assert "3 plans" in study.markdown({"plans": plans})

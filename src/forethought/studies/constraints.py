@@ -1,10 +1,10 @@
 """Constraints that training never saw: hard terms on plans, and a new obstacle on the usual route.
 
-Plans: random starts and goals, a disc on the usual route and a speed limit; violations are looked
-for at every interpolated environment step of plans that are projected onto both.
+Plans, in all three mazes: random starts and goals, a disc on the usual route and a speed limit;
+violations are looked for at every interpolated environment step of plans projected onto both.
 Executions: a disc that leaves a gap in the corridor (``gap``), or a box that closes it where the
 maze has another way (``closed``); the share of executed paths that keep out, and that arrive, by
-planner. Starts, goals and obstacles are the same in every row.
+planner, with and without the filter on actions (``forethought.safety``). Starts, goals and obstacles are the same in every row.
 Thesis Section 5.4, "Test-time flexibility".
 """
 
@@ -29,7 +29,7 @@ from forethought.planners.diffusion import DiffusionPlanner, DiffusionPlannerCon
 from forethought.planners.tasks import TaskPlanner
 from forethought.policy import PlanningPolicy
 from forethought.registry import studies
-from forethought.safety import SafeController
+from forethought.safety import SafeController, SafetyFilter
 from forethought.studies.base import Part, Study, StudySettings
 from forethought.types import Trajectory
 
@@ -172,7 +172,8 @@ def run_row(settings: StudySettings, kind: str, row: str) -> dict[str, Any]:
         planner = make_planner(row.removesuffix(" + filter"), model, term, shared)
         controller = make_controller(control, 2)
         if row.endswith("filter"):
-            controller = SafeController(controller, [term], control.pursuit)
+            # the recipe's pursuit settings are what data.identify measures in the log
+            controller = SafeController(controller, SafetyFilter(control.pursuit, [term]))
         policy = PlanningPolicy(
             planner,
             controller,
