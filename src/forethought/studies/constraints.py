@@ -4,7 +4,8 @@ Plans, in all three mazes: random starts and goals, a disc on the usual route an
 violations are looked for at every interpolated environment step of plans projected onto both.
 Executions: a disc that leaves a gap in the corridor (``gap``), or a box that closes it where the
 maze has another way (``closed``); the share of executed paths that keep out, and that arrive, by
-planner, with and without the filter on actions (``forethought.safety``). Starts, goals and obstacles are the same in every row.
+planner, with and without the filter on actions (``forethought.safety``). Starts, goals and
+obstacles are the same in every row.
 Thesis Section 5.4, "Test-time flexibility".
 """
 
