@@ -45,7 +45,7 @@ class SafetyFilter:
     """
 
     def __init__(
-        self, system: PursuitConfig, terms: Sequence[Term], *, margin: float = 0.02
+        self, system: PursuitConfig, terms: Sequence[Term], *, margin: float = 0.05
     ) -> None:
         self._depths = [term.depth for term in terms if term.depth is not None]
         n = len(system.position)
