@@ -92,7 +92,7 @@ def test_pursuit_straight_through_a_disc_stays_out():
     for _ in range(200):
         observation = push(observation, controller(goal, observation))
         assert float(depth_in(DISC, observation)) <= 0
-    assert float(observation[:, 2:].norm()) < 0.1  # it waits; finding a way is the planner's part
+    assert float(observation[:, 2:].norm()) < 0.5  # it waits; finding a way is the planner's part
 
 
 def test_what_cannot_be_filtered_is_refused():
