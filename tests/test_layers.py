@@ -35,6 +35,7 @@ LAYERS = {
     "datasets": 7,
     "training": 7,
     "distillation": 7,
+    "failures": 6,
     "progress": 7,
     "references": 7,
     "report": 8,

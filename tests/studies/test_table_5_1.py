@@ -148,7 +148,9 @@ def test_tables_hold_every_row_with_interval_and_mark_published_ones():
     ours, row = parts[f"diffuser-{UMAZE}"], parts[f"mppi-{UMAZE}"]
     low, high = REFERENCE_RETURNS["umaze"]
     gap = np.mean(100 * (np.array(ours["returns"][:4]) - row["returns"]) / (high - low))
-    assert any(line.startswith(f"| MPPI, true dynamics | {gap:+.1f} [") for line in lines)
+    assert any(
+        line.startswith(f"| MPPI, true dynamics, sparse reward | {gap:+.1f} [") for line in lines
+    )
 
 
 @pytest.mark.parametrize(

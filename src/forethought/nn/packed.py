@@ -41,33 +41,36 @@ class PackedUnet:
         self._up = [[_PackedResidual(block) for block in _blocks([stage])] for stage in network.up]
         self._shrink = [_PackedConv(conv) for conv in network.shrink]
         self._grow = [_PackedGrow(conv) for conv in network.grow]
-        self._head, self._head_norm = _PackedConv(head[0][0]), head[0][1]
+        self._head = _PackedBlock(head[0])
         self._last = _PackedConv(head[1])
 
     def is_current(self) -> bool:
         """Whether the network's weights are those that were copied."""
         return self._state == _state_of(self._parameters)
 
-    @torch.no_grad()
     def __call__(self, x: Tensor, level: Tensor) -> Tensor:
+        with torch.inference_mode():  # half of the time is calls, which this makes lighter
+            out = self._forward(x, level)
+        return out.clone()  # an ordinary tensor, which a guide may differentiate through
+
+    def _forward(self, x: Tensor, level: Tensor) -> Tensor:
         embedding = self._act(self._embed_level(level))
         shifts = iter(F.linear(embedding, *self._shift).split(self._shift_sizes, dim=-1))
         skips = []
         for index, stage in enumerate(self._down):
             for block in stage:
-                x = block(x, next(shifts), self._act)
+                x = block(x, next(shifts))
             skips.append(x)
             if index < len(self._shrink):
                 x = self._shrink[index](x)
         for block in self._middle:
-            x = block(x, next(shifts), self._act)
+            x = block(x, next(shifts))
         for stage, grow in zip(self._up, self._grow, strict=True):
             x = torch.cat([x, skips.pop()], dim=-1)
             for block in stage:
-                x = block(x, next(shifts), self._act)
+                x = block(x, next(shifts))
             x = grow(x)
-        hidden = self._act(self._head_norm(self._head(x).transpose(1, 2)))
-        return self._last(hidden.transpose(1, 2))
+        return self._last(self._head(x).transpose(1, 2))
 
 
 def _state_of(parameters: list[nn.Parameter]) -> list[tuple[int, int]]:
@@ -76,10 +79,6 @@ def _state_of(parameters: list[nn.Parameter]) -> list[tuple[int, int]]:
 
 def _blocks(stages: Any) -> list[Any]:
     return [block for stage in stages for block in stage]
-
-
-def _pack_stage(stage: Any) -> list[_PackedResidual]:
-    return [_PackedResidual(block) for block in stage]
 
 
 class _PackedConv:
@@ -93,18 +92,23 @@ class _PackedConv:
         self._bias = convolution.bias
 
     def __call__(self, x: Tensor) -> Tensor:
-        patches = _patches(x, self._size, self._stride, self._pad)
-        out = torch.addmm(self._bias, patches.flatten(0, 1), self._weight)
-        return out.view(*patches.shape[:2], -1)
+        return _product(_patches(x, self._size, self._stride, self._pad), self._weight, self._bias)
 
 
 def _patches(x: Tensor, size: int, stride: int, pad: int) -> Tensor:
     """(B, rows, size * in): the rows around each output, zeros beyond the ends."""
     batch, horizon, width = x.shape
-    padded = F.pad(x, (0, 0, pad, pad))
+    if pad:
+        x = torch.constant_pad_nd(x, (0, 0, pad, pad))
     rows = (horizon + 2 * pad - size) // stride + 1
     shape = (batch, rows, size * width)
-    return padded.contiguous().as_strided(shape, ((horizon + 2 * pad) * width, stride * width, 1))
+    return x.contiguous().as_strided(shape, ((horizon + 2 * pad) * width, stride * width, 1))
+
+
+def _product(patches: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """(B, rows, in) by (in, out), plus a bias."""
+    out = torch.addmm(bias, patches.reshape(-1, weight.shape[0]), weight)
+    return out.view(patches.shape[0], patches.shape[1], -1)
 
 
 class _PackedGrow:
@@ -122,21 +126,32 @@ class _PackedGrow:
 
     def __call__(self, x: Tensor) -> Tensor:
         patches = _patches(x, 3, 1, 1)
-        out = torch.addmm(self._bias, patches.flatten(0, 1), self._weight)
-        return out.view(len(x), 2 * x.shape[1], -1)
+        return _product(patches, self._weight, self._bias).view(len(x), 2 * x.shape[1], -1)
+
+
+class _PackedBlock:
+    """``ConvBlock``: (B, H, in) -> (B, out, H), the layout that the normalization leaves."""
+
+    def __init__(self, block: Any) -> None:
+        convolution, norm, self._act = block
+        self._convolution = _PackedConv(convolution)
+        self._norm = norm.num_groups, norm.weight, norm.bias, norm.eps
+
+    def __call__(self, x: Tensor) -> Tensor:
+        # the operator itself: its module and function check what is known here
+        return self._act(torch.group_norm(self._convolution(x).transpose(1, 2), *self._norm))
 
 
 class _PackedResidual:
     """``ResidualBlock`` with rows together; its shift is computed by the caller."""
 
     def __init__(self, block: Any) -> None:
-        self._first, self._first_norm = _PackedConv(block.first[0]), block.first[1]
-        self._second, self._second_norm = _PackedConv(block.second[0]), block.second[1]
+        self._first, self._second = _PackedBlock(block.first), _PackedBlock(block.second)
         self._skip = None
         if isinstance(block.skip, nn.Conv1d):
             self._skip = _PackedConv(block.skip)
 
-    def __call__(self, x: Tensor, shift: Tensor, act: nn.Module) -> Tensor:
-        hidden = act(self._first_norm(self._first(x).transpose(1, 2))) + shift[:, :, None]
-        hidden = act(self._second_norm(self._second(hidden.transpose(1, 2)).transpose(1, 2)))
-        return hidden.transpose(1, 2) + (x if self._skip is None else self._skip(x))
+    def __call__(self, x: Tensor, shift: Tensor) -> Tensor:
+        hidden = self._first(x).add_(shift[:, :, None]).transpose(1, 2)
+        skip = x if self._skip is None else self._skip(x)
+        return self._second(hidden).transpose(1, 2) + skip

@@ -8,7 +8,6 @@ trained. Thesis Sections 5.5 and C.1.
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import Callable
 from functools import partial
@@ -30,6 +29,7 @@ from forethought.studies.base import Part, Study, StudySettings
 from forethought.studies.iql_rows import iql_grid, iql_row, open_dataset
 from forethought.studies.published import CELLS, LAYOUTS
 from forethought.studies.rows import BASELINES, read_row, row_file, row_of
+from forethought.studies.shooting_rows import RewardName, shooting_policy, shooting_protocol
 from forethought.studies.table_5_1_show import markdown, plot
 from forethought.training import time_steps
 
@@ -44,7 +44,11 @@ def table_5_1(baselines: Path = BASELINES) -> Study:
         *(_part("diffuser", cell, 2, diffuser_row) for cell in CELLS),
         *(_part("references", cell, 3, reference_rows) for cell in CELLS),
         *(_part("thesis", layout, 1, thesis_timing) for layout in LAYOUTS),
-        *(_part("mppi", cell, 10, mppi_row) for cell in CELLS),
+        *(_part("mppi", cell, 10, lambda s, cell: mppi_row(s, cell, "sparse")) for cell in CELLS),
+        *(
+            _part("mppi-distance", cell, 10, lambda s, cell: mppi_row(s, cell, "distance"))
+            for cell in CELLS
+        ),
         Part(name="iql-grid", minutes=25, compute=lambda s: iql_grid(s, baselines)),
         *(_part("iql", cell, 15, lambda s, cell: iql_row(s, baselines, cell)) for cell in CELLS),
         *(
@@ -143,13 +147,17 @@ def thesis_timing(settings: StudySettings, layout: str) -> dict[str, Any]:
     }
 
 
-def mppi_row(settings: StudySettings, cell: str) -> dict[str, Any]:
-    """MPPI, planning with the simulator itself."""
-    shooting = importlib.import_module("forethought.studies.shooting_rows")
-    policy = shooting.shooting_policy(env_of(cell), "mppi")
-    episodes = settings.episodes or MPPI_EPISODES
-    result = evaluate(policy, env_of(cell), episodes, settings.seed, n_parallel=50)
-    return row_of("MPPI, true dynamics", result)
+def mppi_row(settings: StudySettings, cell: str, reward: RewardName) -> dict[str, Any]:
+    """MPPI, planning with the simulator itself; the thesis does not say which reward its MPPI had.
+
+    reward: the task's own (sparse), or minus the straight distance to the goal
+    """
+    policy = shooting_policy(env_of(cell), "mppi", reward=reward)
+    episodes, protocol = settings.episodes or MPPI_EPISODES, shooting_protocol("mppi", reward)
+    result = evaluate(
+        policy, env_of(cell), episodes, settings.seed, n_parallel=50, protocol=protocol
+    )
+    return row_of(f"MPPI, true dynamics, {reward} reward", result)
 
 
 def d3rlpy_row(folder: Path, method: str, cell: str) -> dict[str, Any]:

@@ -22,7 +22,8 @@ SIZES = {"umaze": "U-Maze", "medium": "Medium", "large": "Large"}
 # by the names of the parts
 LEARNED = {
     "diffuser": ("Diffuser (ours)", "#3d6fb4"),
-    "mppi": ("MPPI, true dynamics", "#8a4fb0"),
+    "mppi": ("MPPI, true dynamics, sparse reward", "#8a4fb0"),
+    "mppi-distance": ("MPPI, true dynamics, distance reward", "#c39bd8"),
     "iql": ("IQL (ours)", "#e8743b"),
     "cql": ("CQL (d3rlpy)", "#f2b04d"),
     "awac": ("AWAC (d3rlpy)", "#dd4f70"),
