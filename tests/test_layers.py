@@ -28,6 +28,7 @@ LAYERS = {
     "planners": 4,
     "guides": 4,
     "controllers": 5,
+    "safety": 5,
     "policy": 5,
     "rollout": 6,
     "scores": 6,

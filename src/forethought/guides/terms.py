@@ -38,6 +38,8 @@ class Term:
     guide: None = no gradient to follow;  project: None = a soft term
     delay: meets the term by arriving later, on plans with a row for every environment step
     region_dims: the dimensions that a keep-out region is about
+    depth: observations (..., O) -> (...), how far inside what is forbidden, negative outside; for
+        rules about single observations, which ``safety.SafetyFilter`` can enforce
     """
 
     name: str
@@ -46,6 +48,7 @@ class Term:
     project: RowProjection | None = None
     delay: Callable[[Trajectory], Trajectory] | None = None
     region_dims: tuple[int, ...] = ()
+    depth: Callable[[Tensor], Tensor] | None = None
 
     @property
     def is_hard(self) -> bool:
@@ -117,6 +120,7 @@ def _region(region: Region, name: str, margin: float, dims: Sequence[int], hard:
         guide=guide,
         project=project if hard else None,
         region_dims=tuple(dims),
+        depth=lambda observations: region.depth(observations[..., columns]),
     )
 
 
@@ -167,6 +171,9 @@ def speed_limit(
         guide=guide,
         project=project if hard else None,
         delay=delay if hard else None,
+        depth=(lambda observations: _norm(observations[..., list(velocity)]) - limit)
+        if velocity
+        else None,
     )
 
 
