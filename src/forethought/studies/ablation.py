@@ -21,10 +21,12 @@ from forethought.models.diffuser import Diffuser
 from forethought.planners.diffusion import DiffusionPlannerConfig
 from forethought.registry import recipes, studies
 from forethought.studies.ablation_show import markdown, plot
+from forethought.studies.ablation_training import VARIANTS, trained_row
 from forethought.studies.base import Part, Study, StudySettings
 from forethought.studies.timed_rows import checkpoint_of, planned_row
 
 EPISODES = 200
+CORE_SECONDS = 180.0  # of training for each row of ``VARIANTS``
 MINUTES = {"large": 2.0, "multi-large": 2.0, "medium": 1.2, "umaze": 0.7}
 
 Change = Callable[[Experiment], Experiment]
@@ -147,7 +149,7 @@ ROWS = {
 
 
 @studies.register("ablation")
-def ablation() -> Study:
+def ablation(core_seconds: float = CORE_SECONDS) -> Study:
     """What each piece of the maze planner adds, one changed at a time (beyond the thesis)."""
     parts = [
         Part(
@@ -157,6 +159,14 @@ def ablation() -> Study:
         )
         for cell, names in ROWS.items()
         for name in names
+    ]
+    parts += [
+        Part(
+            name=f"trained-{key}",
+            minutes=1.5 + core_seconds / 60,
+            compute=partial(_trained, key=key, core_seconds=core_seconds),
+        )
+        for key in VARIANTS
     ]
     return Study(
         title="Ablation: what each piece of the maze planner adds, on matched starts",
@@ -181,3 +191,8 @@ def _row(settings: StudySettings, *, cell: str, piece: Piece) -> dict[str, Any]:
     )
     facts = {"group": piece.group, "label": piece.label, "checkpoint": str(folder)}
     return {**facts, **row}
+
+
+def _trained(settings: StudySettings, *, key: str, core_seconds: float) -> dict[str, Any]:
+    n = settings.episodes or EPISODES
+    return trained_row(settings, key, core_seconds=core_seconds, n=n)
