@@ -26,7 +26,7 @@ from forethought.studies.base import Part, Study, StudySettings
 from forethought.studies.timed_rows import checkpoint_of, planned_row
 
 EPISODES = 200
-CORE_SECONDS = 180.0  # of training for each row of ``VARIANTS``
+CORE_SECONDS = 120.0  # of training for each row of ``VARIANTS``
 MINUTES = {"large": 2.0, "multi-large": 2.0, "medium": 1.2, "umaze": 0.7}
 
 Change = Callable[[Experiment], Experiment]
