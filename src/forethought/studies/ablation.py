@@ -9,7 +9,7 @@ interval.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -144,7 +144,7 @@ ROWS = {
     "large": tuple(PIECES),
     "medium": BRIEF,
     "umaze": BRIEF,
-    "multi-large": ("full", "no-doubt", "every-0"),
+    "multi-large": ("full", "no-doubt", "not-held"),
 }
 
 
@@ -171,9 +171,14 @@ def ablation(core_seconds: float = CORE_SECONDS) -> Study:
     return Study(
         title="Ablation: what each piece of the maze planner adds, on matched starts",
         parts=tuple(parts),
-        plot=plot,
-        markdown=markdown,
+        plot=lambda found: plot(_in_order(found, parts)),
+        markdown=lambda found: markdown(_in_order(found, parts)),
     )
+
+
+def _in_order(found: Mapping[str, Any], parts: Sequence[Part]) -> dict[str, Any]:
+    """What is there, in the order of the study's parts."""
+    return {part.name: found[part.name] for part in parts if part.name in found}
 
 
 def _row(settings: StudySettings, *, cell: str, piece: Piece) -> dict[str, Any]:

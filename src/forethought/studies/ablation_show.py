@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from forethought.scores import paired_difference
@@ -73,9 +72,15 @@ def _bars(rows: Sequence[Row], full: Row | None, label: str) -> Figure:
         new_group = index and row["group"] != rows[index - 1]["group"]
         place += 1.5 if new_group else 1.0
         places.append(place)
-        _bar(axes, place, row, COLORS[row["group"]])
-        found = None if full is None or row is full else difference(row, full)
-        if found is not None:
+        mean, interval = row["score"]["mean"], row["score"]["interval"]
+        axes.barh(place, mean, height=0.75, color=COLORS[row["group"]], alpha=0.75)
+        if interval is not None:
+            axes.plot(interval, [place, place], color="black", linewidth=1.4, zorder=4)
+        found = None if full is None else difference(row, full)
+        if found is not None:  # the full system on the starts of this row
+            there = [mean - found[0]] * 2
+            axes.plot(there, [place - 0.5, place + 0.5], "--", color="#444444", linewidth=1)
+        if found is not None and row is not full:
             axes.annotate(
                 "{:+.1f} [{:+.1f}, {:+.1f}]".format(*found),
                 (1.01, place),
@@ -85,19 +90,11 @@ def _bars(rows: Sequence[Row], full: Row | None, label: str) -> Figure:
             )
     axes.set_yticks(places, labels=[row["label"] for row in rows], fontsize=8.5)
     axes.invert_yaxis()
-    if full is not None:
-        axes.axvline(full["score"]["mean"], color="#444444", linewidth=1, linestyle="--", zorder=3)
-    axes.set(xlabel=f"{label} (right: difference to the full system, by start)", xlim=(0, None))
+    axes.set(xlabel=f"{label} (dashed: the full system on the same starts)", xlim=(0, None))
+    axes.set_title("difference by start [95 %]", loc="right", fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     return figure
-
-
-def _bar(axes: Axes, place: float, row: Row, color: str) -> None:
-    mean, interval = row["score"]["mean"], row["score"]["interval"]
-    axes.barh(place, mean, height=0.75, color=color, alpha=0.75)
-    if interval is not None:
-        axes.plot(interval, [place, place], color="black", linewidth=1.4, zorder=4)
 
 
 def _cadences(parts: Mapping[str, Any], cell: str) -> dict[str, Row]:
@@ -110,7 +107,8 @@ def _cadence_figure(parts: Mapping[str, Any]) -> Figure:
     axes = figure.add_subplot()
     cells = [cell for cell in ("umaze", "medium", "large") if _cadences(parts, cell)]
     for index, cell in enumerate(cells):
-        for offset, (steps, row) in enumerate(_cadences(parts, cell).items()):
+        for steps, row in _cadences(parts, cell).items():
+            offset = list(CADENCES).index(steps)
             place, color = index + 0.26 * (offset - 1), ("#8fb3e0", "#3d6fb4", "#1d3f70")[offset]
             label = f"a plan every {steps} steps" if index == 0 else None
             axes.bar(place, row["score"]["mean"], width=0.24, color=color, label=label)
@@ -126,7 +124,7 @@ def _cadence_figure(parts: Mapping[str, Any]) -> Figure:
 # ------------------------------------------------------------------------------------ tables
 
 _HEAD = "n | score [95 %] | against the full system [95 %] | arrive and stay"
-_PROTOCOL = "plans every | candidates | network calls a plan | controller | median plan, ms"
+_PROTOCOL = "plans every | candidates | network calls a plan | controller | plans an episode"
 
 
 def markdown(parts: Mapping[str, Any]) -> str:
@@ -134,8 +132,7 @@ def markdown(parts: Mapping[str, Any]) -> str:
     lines = [
         "Each row changes one piece of the full system: the shipped checkpoint of its maze as "
         "`forethought evaluate` uses it. Starts are the first n of seed 0 in every row, and a "
-        "difference is over the starts that both rows have. Plan times are of a busy machine, one "
-        "thread."
+        "difference is over the starts that both rows have."
     ]
     table = [
         f"| {CELLS[cell]} | {steps} | {row['planner']['candidates']} | {_calls(row)} | "
@@ -179,7 +176,7 @@ def _protocol(row: Row) -> str:
     every = row["control"]["replan_every"]
     return (
         f"{f'{every} steps' if every else 'episode'} | {row['planner']['candidates']} | "
-        f"{_calls(row)} | {row['control']['controller']} | {row['plan_ms']['median']}"
+        f"{_calls(row)} | {row['control']['controller']} | {row['plans'] / row['n']:.1f}"
     )
 
 
