@@ -14,15 +14,17 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 from gymnasium.error import Error as GymnasiumError
 from rich.console import Console
 
 import forethought.envs  # noqa: F401  registers the environments
-from forethought import commands, evaluation
+from forethought import commands
+from forethought.checkpoint import Device
 from forethought.config import ControlConfig, Experiment, ModelConfig, PlannerConfig, TrainConfig
+from forethought.evaluation import EvaluationSettings, evaluate_checkpoint
 from forethought.registry import recipes
 from forethought.training import TrainingInterrupted
 
@@ -81,7 +83,7 @@ class Train:
     """checkpoint folder; default runs/RECIPE/seedN"""
     data: str | None = None
     """data-set folder; default data/DATASET, built first if it does not exist"""
-    device: Literal["cpu", "cuda", "mps", "auto"] = "auto"
+    device: Device = "auto"
     resume: bool = False
     """go on from the folder's last saved state"""
     model: ModelConfig
@@ -106,34 +108,14 @@ class Evaluate:
 
     path: File
     """checkpoint folder"""
-    episodes: int = 100
-    seed: int = 0
+    settings: Annotated[EvaluationSettings, tyro.conf.arg(name="")] = EvaluationSettings()
     out: Path | None = None
     """result file; default PATH/evaluation/TASK-seedS.json"""
-    multi: bool = False
-    """random goals (Multi2D) instead of the maze's target"""
-    parallel: int = 50
-    """environments side by side; the score does not depend on it"""
-    references: bool = True
-    """also run the reference controllers on the same starts (mazes)"""
     planner: PlannerConfig
     control: ControlConfig
 
     def run(self) -> None:
-        evaluation.evaluate_checkpoint(
-            self.path,
-            evaluation.EvaluationSettings(
-                episodes=self.episodes,
-                seed=self.seed,
-                multi=self.multi,
-                parallel=self.parallel,
-                references=self.references,
-            ),
-            self.planner,
-            self.control,
-            self.out,
-            console,
-        )
+        evaluate_checkpoint(self.path, self.settings, self.planner, self.control, self.out, console)
 
 
 @dataclass(frozen=True, kw_only=True)

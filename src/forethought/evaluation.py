@@ -18,7 +18,9 @@ from rich.progress import Progress
 from rich.table import Table
 
 from forethought.checkpoint import (
+    Device,
     current_commit,
+    find_device,
     hardware,
     load_config,
     load_model,
@@ -46,8 +48,13 @@ class EvaluationSettings:
     episodes: int = 100
     seed: int = 0
     multi: bool = False
+    """random goals (Multi2D) instead of the maze's target"""
     parallel: int = 50
+    """environments side by side; the score does not depend on it"""
     references: bool = True
+    """also run the reference controllers on the same starts (mazes)"""
+    device: Device = "cpu"
+    """where the network runs; a seed means the same noise on each"""
 
 
 def make_policy(
@@ -79,8 +86,9 @@ def evaluate_checkpoint(
     experiment: Experiment = config["experiment"]
     env_id = experiment.env.replace("maze2d-", "multi2d-") if settings.multi else experiment.env
     _check_env(env_id, config)
-    policy = make_policy(load_model(path), planner, control)
-    protocol = checkpoint_protocol(path, config, planner, control)
+    model = load_model(path).to(find_device(settings.device))
+    policy = make_policy(model, planner, control)
+    protocol = checkpoint_protocol(path, config, planner, control) | {"device": settings.device}
     imagined: list[np.ndarray | None] = []  # first plans, one an episode
 
     def keep_plans() -> None:

@@ -75,6 +75,20 @@ CASES: dict[str, dict[str, Case]] = {
                 reach_pairs=32,
             )
         ),
+        "growing": Case(
+            replace(
+                SMALL,
+                stride=2,
+                growth=0.3,
+                actions="none",
+                condition_in_training="start_and_goal_time",
+                mark_pins=True,
+                reach_pairs=32,
+            )
+        ),
+        "transformer": Case(
+            replace(SMALL, backbone="dit", dim=32, depth=2, octaves=2, mark_pins=True)
+        ),
     },
     "amortized": {"ensemble": Case(AmortizedConfig(width=16, members=2), "networks")},
     "iql": {
@@ -149,8 +163,10 @@ def test_every_trainable_parameter_gets_a_gradient(name, label, dataset):
     config = CASES[name][label].config
     model = built(config, dataset)
     batch = batch_of(config, dataset)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     for seed in range(6):  # their union: a step may draw a short horizon or one goal time
         model.loss(batch, seeded(seed))[0].backward()
+        optimizer.step()  # layers that start at zero pass gradients on once they have moved
     silent = [
         key
         for key, parameter in model.named_parameters()

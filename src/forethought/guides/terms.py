@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from forethought.data.splines import interpolate, stride_of
+from forethought.data.splines import interpolate, steps_per_row
 from forethought.guides import weighted_sum
 from forethought.guides.projection import Box, Disc, Region, limit_speed, push_out, slow_down
 from forethought.types import Guide, Projection, Trajectory
@@ -109,7 +109,7 @@ def _region(region: Region, name: str, margin: float, dims: Sequence[int], hard:
 
     def guide(trajectory: Trajectory, level: Tensor) -> Tensor:
         # over rows, not steps: the same weight means the same push at any stride
-        return -depths(trajectory, grown).square().sum(dim=-1) / stride_of(trajectory)
+        return -depths(trajectory, grown).square().sum(dim=-1) / steps_per_row(trajectory)
 
     def project(trajectory: Trajectory, fixed: Tensor) -> Trajectory:
         return push_out(trajectory, fixed, grown, columns)
@@ -150,7 +150,7 @@ def speed_limit(
         return (speeds(trajectory, position, velocity, time_step) - cap).clamp(min=0)
 
     def guide(trajectory: Trajectory, level: Tensor) -> Tensor:
-        return -excess(trajectory, limit - margin).square().sum(dim=-1) / stride_of(trajectory)
+        return -excess(trajectory, limit - margin).square().sum(dim=-1) / steps_per_row(trajectory)
 
     def project(trajectory: Trajectory, fixed: Tensor) -> Trajectory:
         return limit_speed(

@@ -236,13 +236,15 @@ def _measure(
     seed: int,
 ) -> dict[str, Any]:
     model = train_on_lines(network, settings, steps=steps, n_lines=4000, seed=settings.seed + seed)
+    unet = model.network
+    assert isinstance(unet, TemporalUnet), "train_on_lines trains U-Nets"
     row: dict[str, Any] = {
         "dim_mults": list(network.dim_mults),
         "kernel_size": network.kernel_size,
         "middle_blocks": network.middle_blocks,
         "dim": network.dim,
-        "parameters": sum(p.numel() for p in model.network.parameters()),
-        "receptive_field": measure_receptive_field(model.network),
+        "parameters": sum(p.numel() for p in unet.parameters()),
+        "receptive_field": measure_receptive_field(unet),
     }
     for kind in ("turning", "straight"):
         generator = np.random.default_rng(settings.seed + 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,7 @@ def lost(row: dict[str, Any], reference: dict[str, Any]) -> tuple[float, float, 
     return 100 * mean / whole, 100 * low / whole, 100 * high / whole
 
 
-def score_text(row: dict[str, Any]) -> str:
+def score_text(row: Mapping[str, Any]) -> str:
     """Mean and interval for a table."""
     interval = row["score"]["interval"]
     text = f"{row['score']['mean']:.1f}"
