@@ -32,12 +32,12 @@ def start_ours() -> Callable[[int], None]:
     import torch
 
     import forethought.envs  # noqa: F401  registers the environments
+    from forethought.agents.sac import SACConfig
     from forethought.collector import Collector
+    from forethought.config import OnlineConfig
     from forethought.online import _Session
     from forethought.progress import TrainProgress
     from forethought.recipes.sac import sac_experiment
-    from forethought.agents.sac import SACConfig
-    from forethought.config import OnlineConfig
 
     torch.manual_seed(0)
     experiment = sac_experiment(

@@ -37,6 +37,7 @@ from forethought.data.views import TransitionView
 from forethought.models.base import Actor, Explorer, Model
 from forethought.nn.ensemble import EnsembleMLP
 from forethought.nn.mlp import mlp
+from forethought.nn.twin import judge, learn_and_lead
 from forethought.registry import models
 from forethought.types import Spaces, Transitions
 
@@ -135,11 +136,11 @@ class SAC(Model, Actor, Explorer):
         z_action = self.action_normalizer.normalize(batch.action)
         temperature = self.log_temperature.detach().exp()
         backup = self.backup(batch, generator)
-        critics = self.critics(torch.cat([z, z_action], dim=-1))[..., 0]  # (2, B), Eq. 5
-        critic_loss = 0.5 * (critics - backup).square().mean(dim=1).sum()
-
         z_new, log_prob = self._draw(z, generator)
-        value = self.critics(torch.cat([z, z_new], dim=-1), frozen=True)[..., 0].amin(dim=0)
+        data, led = torch.cat([z, z_action], dim=-1), torch.cat([z, z_new], dim=-1)
+        critics, values = learn_and_lead(self.critics, data, led)  # (2, B) each
+        critic_loss = 0.5 * (critics - backup).square().mean(dim=1).sum()  # Eq. 5
+        value = torch.minimum(*values)
         policy_loss = (temperature * log_prob - value).mean()  # Eq. 9
         entropy = -log_prob.detach().mean()
         temperature_loss = self.log_temperature * (entropy - self.target_entropy)  # Eq. 18
@@ -172,7 +173,7 @@ class SAC(Model, Actor, Explorer):
         the environment's reward."""
         z = self.observation_normalizer.normalize(observation)
         z_new, log_prob = self._draw(z, generator)
-        value = self.target_critics(torch.cat([z, z_new], dim=-1))[..., 0].amin(dim=0)
+        value = torch.minimum(*judge(self.target_critics, torch.cat([z, z_new], dim=-1)))
         return (value - self.log_temperature.exp() * log_prob) / self.config.reward_scale
 
     def _draw(self, z: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
