@@ -203,6 +203,8 @@ class _Session:
     def evaluate(self) -> None:
         """A row of the learning curve, on the same starts each time; a snapshot when due."""
         self.count_seconds()
+        if not all(bool(p.isfinite().all()) for p in self.run.parameters):
+            raise FloatingPointError(_diverged(self.run.step, self.out))
         result = evaluate(
             self.policy,
             self.experiment.env,

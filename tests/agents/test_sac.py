@@ -186,7 +186,7 @@ def test_one_step_bandit_is_solved():
         batch_size=128, learning_rate=3e-3, warmup_steps=0, schedule="constant", ema_decay=0.0
     )
     run = _Run(model, train)
-    for _ in range(600):
+    for _ in range(400):
         run.advance(model, buffer)
     where = torch.linspace(-0.7, 0.7, 15)[:, None]
     torch.testing.assert_close(model.act(where), where, rtol=0, atol=0.1)

@@ -1,7 +1,7 @@
 """Soft actor-critic: behavior policies for later chapters, and the thesis's Chapter 3 tasks.
 
-``sac/{hopper,walker2d,halfcheetah}`` are for about two hours of one core each; what chose their
-settings is in docs/decisions.md. ``sac/{pendulum,acrobot,mountain-car,reacher}`` follow the paper,
+``sac/{hopper,walker2d,halfcheetah}`` are for about two hours of one core each: a million environment
+steps, as D4RL's replay data has, at one update for every two (docs/decisions.md). ``sac/{pendulum,acrobot,mountain-car,reacher}`` follow the paper,
 at one update an environment step; 200,000 steps are the thesis's replay buffer (Table A.2).
 """
 
@@ -31,7 +31,7 @@ def sac_experiment(
             max_gradient_norm=0.0,
             ema_decay=0.0,
             precision="fp32",
-            save_every=10_000,
+            save_every=5_000,
             log_every=1_000,
         ),
         planner=ReactiveConfig(),
@@ -41,8 +41,8 @@ def sac_experiment(
 
 def locomotion(task: str) -> Experiment:
     """Hopper, Walker2d, HalfCheetah."""
-    online = OnlineConfig(n_envs=1, steps_per_update=1.0, evaluate_every=20_000)
-    return sac_experiment(task, SACConfig(), online, steps=800_000)
+    online = OnlineConfig(n_envs=2, steps_per_update=2.0, evaluate_every=20_000)
+    return sac_experiment(task, SACConfig(), online, steps=500_000)
 
 
 def small_task(task: str, *, normalize: bool = False) -> Experiment:
