@@ -1,9 +1,9 @@
 """Learning curves on Pendulum: our soft actor-critic beside Stable-Baselines3's, same settings.
 
-    python benchmarks/check_sac.py --sb3-python VENV/bin/python [--seeds 3] [--steps 3000]
+    python benchmarks/check_sac.py --sb3-python VENV/bin/python [--seeds 3] [--steps 4000]
 
-Two layers of 256, batches of 256, step size 1e-3, 500 random steps, then one update a step;
-evaluated on the same ten starts with the deterministic policy. Writes results/check-sac.json.
+Two layers of 64, batches of 64, step size 1e-3, 500 random steps, then one update a step; evaluated
+on the same ten starts with the deterministic policy. Writes results/check-sac.json.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 ENV, RANDOM_STEPS, EVERY, EPISODES, SEED = "Pendulum-v1", 500, 500, 10, 1_000
+WIDTH, BATCH, RATE = 64, 64, 1e-3
 
 
 def run_sb3(seed: int, steps: int) -> list[float]:
@@ -29,7 +30,14 @@ def run_sb3(seed: int, steps: int) -> list[float]:
 
     torch.set_num_threads(1)
     model = SAC(
-        "MlpPolicy", ENV, seed=seed, device="cpu", learning_rate=1e-3, learning_starts=RANDOM_STEPS
+        "MlpPolicy",
+        ENV,
+        seed=seed,
+        device="cpu",
+        learning_rate=RATE,
+        learning_starts=RANDOM_STEPS,
+        batch_size=BATCH,
+        policy_kwargs={"net_arch": [WIDTH, WIDTH]},
     )
     env = gymnasium.make(ENV)
     seeds = [int(s.generate_state(1)[0]) for s in np.random.SeedSequence(SEED).spawn(EPISODES)]
@@ -68,8 +76,10 @@ def run_ours(seed: int, steps: int) -> list[float]:
         evaluation_seed=SEED,
         snapshots=0,
     )
-    experiment = sac_experiment("pendulum", SACConfig(), online, steps=steps, learning_rate=1e-3)
-    experiment = replace(experiment, env=ENV, train=replace(experiment.train, seed=seed))
+    model = SACConfig(width=WIDTH)
+    experiment = sac_experiment("pendulum", model, online, steps=steps, learning_rate=RATE)
+    train = replace(experiment.train, seed=seed, batch_size=BATCH)
+    experiment = replace(experiment, env=ENV, train=train)
     with tempfile.TemporaryDirectory() as out:
         train_online(experiment, Path(out))
         rows = json.loads((Path(out) / "curve.json").read_text())["rows"]
@@ -80,7 +90,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sb3-python", default=sys.executable)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=3_000)
+    parser.add_argument("--steps", type=int, default=4_000)
     parser.add_argument("--out", type=Path, default=Path("results/check-sac.json"))
     parser.add_argument("--worker", nargs=2, metavar=("NAME", "SEED"))
     arguments = parser.parse_args()
@@ -111,9 +121,9 @@ def main() -> None:
     protocol = {
         "env": ENV,
         "random_steps": RANDOM_STEPS,
-        "learning_rate": 1e-3,
-        "batch_size": 256,
-        "width": 256,
+        "learning_rate": RATE,
+        "batch_size": BATCH,
+        "width": WIDTH,
         "evaluation": f"{EPISODES} episodes, deterministic, seed {SEED}",
         "libraries": "stable-baselines3 2.9.2, torch 2.13.0",
     }
