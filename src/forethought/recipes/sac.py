@@ -1,9 +1,8 @@
 """Soft actor-critic: behavior policies for later chapters, and the thesis's Chapter 3 tasks.
 
 ``sac/{hopper,walker2d,halfcheetah}`` are for about two hours of one core each: a million
-environment steps, at one update for every two (docs/decisions.md). ``sac/{pendulum,acrobot,mountain-car,
-reacher}`` follow the paper, at one update an environment step; 200,000 steps are the thesis's
-replay buffer (Table A.2).
+environment steps, at one update for every two (docs/decisions.md). The others follow the paper, at
+one update an environment step; 200,000 steps are the thesis's replay buffer (Table A.2).
 """
 
 from __future__ import annotations
