@@ -127,7 +127,7 @@ def main() -> None:
         "evaluation": f"{EPISODES} episodes, deterministic, seed {SEED}",
         "libraries": "stable-baselines3 2.9.2, torch 2.13.0",
     }
-    data = {"kind": "check", "protocol": protocol, "env_steps": steps, "returns": curves}
+    data = {"protocol": protocol, "env_steps": steps, "returns": curves}
     arguments.out.write_text(json.dumps(data) + "\n")
 
 
