@@ -23,7 +23,14 @@ from rich.console import Console
 import forethought.envs  # noqa: F401  registers the environments
 from forethought import commands
 from forethought.checkpoint import Device
-from forethought.config import ControlConfig, Experiment, ModelConfig, PlannerConfig, TrainConfig
+from forethought.config import (
+    ControlConfig,
+    Experiment,
+    ModelConfig,
+    OnlineConfig,
+    PlannerConfig,
+    TrainConfig,
+)
 from forethought.evaluation import EvaluationSettings, evaluate_checkpoint
 from forethought.registry import recipes
 from forethought.training import TrainingInterrupted
@@ -100,6 +107,28 @@ class Train:
             control=self.control,
         )
         commands.train(experiment, self.out, self.data, self.device, self.resume, console)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOnline(Train):
+    """Train an agent that gathers its own data; its settings follow as flags."""
+
+    online: OnlineConfig
+
+    def run(self) -> None:
+        if self.data is not None:
+            raise ValueError(
+                f"--data {self.data}: {self.recipe} gathers its own data; leave it out"
+            )
+        experiment = dataclasses.replace(
+            commands.find_recipe(self.recipe),
+            model=self.model,
+            train=self.train,
+            planner=self.planner,
+            control=self.control,
+            online=self.online,
+        )
+        commands.train(experiment, self.out, None, self.device, self.resume, console)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -325,9 +354,11 @@ def _parse_command(command: Any, program: str, words: list[str]) -> Any:
     if not words or words[0].startswith("-"):
         raise ValueError(f"{first} comes first: {program} {first} [flags]; see `forethought list`")
     experiment: Experiment = commands.find_experiment(words[0], is_recipe=command is Train)
+    if command is Train and experiment.online is not None:
+        command = TrainOnline
     given: dict[str, Any] = {}
-    for field in fields.values():
-        if field.name in ("model", "train", "planner", "control"):
+    for field in dataclasses.fields(command):
+        if field.name in ("model", "train", "planner", "control", "online"):
             given[field.name] = getattr(experiment, field.name)
         elif field.default is not dataclasses.MISSING:
             given[field.name] = field.default

@@ -116,12 +116,30 @@ def train(
     if not resume and (out / WEIGHTS).exists():
         raise FileExistsError(f"{out} holds a trained model; choose another --out")
     found = find_device(device)
+    if experiment.online is not None:
+        _train_online(experiment, out, str(found), resume, console)
+        return
     dataset = open_data(experiment, data, console)
     if resume:
         _check_same_data(out, dataset)
     console.print(f"training {experiment.name} for {experiment.train.steps:,} steps into {out}")
     train_experiment(experiment, dataset, out, device=found, resume=resume)
     console.print(f"done; score it with\n  forethought evaluate {out} --episodes 100")
+
+
+def _train_online(
+    experiment: Experiment, out: Path, device: str, resume: bool, console: Console
+) -> None:
+    from forethought.online import DATASET, train_online
+
+    console.print(
+        f"training {experiment.name} in {experiment.env} for {experiment.train.steps:,} updates "
+        f"into {out}"
+    )
+    train_online(experiment, out, device=device, resume=resume)
+    console.print(
+        f"done; what it did is in {out / DATASET}; score it with\n  forethought evaluate {out}"
+    )
 
 
 def _check_same_data(out: Path, dataset: EpisodeDataset) -> None:

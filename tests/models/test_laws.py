@@ -11,6 +11,7 @@ import torch
 
 from forethought.agents.amortized import AmortizedConfig
 from forethought.agents.iql import IQLConfig
+from forethought.agents.sac import SACConfig
 from forethought.checkpoint import load_model, save_config, save_model
 from forethought.config import Experiment, ModelConfig
 from forethought.data.episodes import Episode, EpisodeDataset
@@ -91,6 +92,10 @@ CASES: dict[str, dict[str, Case]] = {
         ),
     },
     "amortized": {"ensemble": Case(AmortizedConfig(width=16, members=2), "networks")},
+    "sac": {
+        "paper": Case(SACConfig(width=16, discount=0.5)),
+        "layer-norm": Case(SACConfig(width=16, discount=0.5, critic_layer_norm=True)),
+    },
     "iql": {
         "single-task": Case(IQLConfig(width=16, temperature=3.0)),
         # a radius of zero means the same in all units

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -181,6 +182,23 @@ class Actor(ABC):
         all in environment units."""
 
 
+class Explorer(ABC):
+    """Capability: gather data by oneself, as agents that learn online do."""
+
+    @abstractmethod
+    def fit_ranges(self, action_box: np.ndarray, observations: np.ndarray | None) -> None:
+        """Set the buffers of normalizers: from the environment's lowest and highest action (2, A),
+        and from observations (n, O) if they are to be normalized."""
+
+    @abstractmethod
+    def explore(self, observation: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Random actions (batch, A) for observations (batch, O), in environment units."""
+
+    @abstractmethod
+    def actor_state(self) -> dict[str, Tensor]:
+        """The part of the state dict that acting needs, for small snapshots."""
+
+
 class DynamicsModel(Protocol):
     """Capability: what one step leads to. A protocol, so that simulators can offer it too.
 
@@ -201,7 +219,7 @@ def require(model: Model, capability: type[Capability], *, needed_by: str) -> Ca
     """``model`` as ``capability``; ValueError saying what the model offers if it lacks it."""
     if isinstance(model, capability):
         return model
-    bases = (TrajectorySampler, ArrivalEstimator, Actor)
+    bases = (TrajectorySampler, ArrivalEstimator, Actor, Explorer)
     offered = [base.__name__ for base in bases if isinstance(model, base)]
     raise ValueError(
         f"{needed_by} needs a model that is a {capability.__name__}; {type(model).__name__} offers "
