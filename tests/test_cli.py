@@ -365,6 +365,7 @@ def test_impossible_settings_are_refused(place, refuses, flags, parts):
 def test_missing_device_is_refused(place, refuses):
     words = ["train", RECIPE, "--data", "data", "--out", "new", "--device", "cuda"]
     refuses(*words, parts=["--device cuda", "use --device cpu"])
+    refuses("evaluate", "model", "--device", "cuda", parts=["--device cuda", "use --device cpu"])
 
 
 def test_existing_run_is_not_overwritten(place, refuses):

@@ -27,6 +27,13 @@ LOSSES = {
     "iql/multi-large": 0.900687,
     "iql/multi-medium": 0.900687,
     "iql/multi-umaze": 0.900687,
+    "sac/acrobot": -1.107196,
+    "sac/halfcheetah": -0.331631,
+    "sac/hopper": -0.331631,
+    "sac/mountain-car": -1.107196,
+    "sac/pendulum": -1.107196,
+    "sac/reacher": -1.107196,
+    "sac/walker2d": -0.331631,
 }
 
 

@@ -221,8 +221,24 @@ def test_figures_stay_out_of_pyplot_and_draw_without_warnings():
 def test_parting_step_is_the_first_more_than_half_a_cell_apart():
     plan = np.zeros((5, 2))
     run = np.stack([np.array([0, 0.5, 0.51, 0, 3.0, 9.0]), np.zeros(6)], axis=1)
-    assert figures.parting_step(run, plan) == 2
-    assert figures.parting_step(run[:2], plan) is None
+    for by_clock in (True, False):
+        assert figures.parting_step(run, plan, by_clock=by_clock) == 2
+        assert figures.parting_step(run[:2], plan, by_clock=by_clock) is None
+
+
+def test_runs_are_compared_with_the_plans_nearest_point_or_by_its_clock():
+    plan = np.stack([np.arange(5.0), np.zeros(5)], axis=1)  # along the rows, one a step
+    run = np.stack([2 * np.arange(3.0), np.array([0.0, 0.3, 0.6])], axis=1)  # twice as fast
+    beside = figures.points_beside(run, plan)
+    np.testing.assert_allclose(beside, [[0, 0], [2, 0], [4, 0]], atol=1e-12)
+    np.testing.assert_allclose(figures.points_beside(run, plan, by_clock=True), plan[:3])
+    assert figures.parting_step(run, plan) == 2, "0.6 beside the path at the third step"
+    assert figures.parting_step(run, plan, by_clock=True) == 1, "one cell ahead of the clock"
+    between = figures.points_beside([[1.4, 1.0], [9.0, 0.0]], plan)  # on a piece, past the end
+    np.testing.assert_allclose(between, [[1.4, 0], [4, 0]], atol=1e-12)
+    held = figures.points_beside(np.zeros((7, 2)), plan, by_clock=True)
+    np.testing.assert_allclose(held[4:], plan[[4, 4, 4]], err_msg="a plan stays at its end")
+    assert figures.follows_clock("track_observations") and not figures.follows_clock("pursue_path")
 
 
 @pytest.mark.parametrize("ending", ["gif", "mp4"])

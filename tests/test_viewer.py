@@ -60,6 +60,7 @@ def full_plan(**changes):
         "strip": [{"level": f["level"], "positions": f["samples"][0]} for f in frames],
         "imagined": imagined.tolist(),
         "executed": executed.tolist(),
+        "by_clock": True,
         "parting": 21,
         "success": True,
     } | changes
@@ -154,6 +155,17 @@ def test_old_plan_files_are_shown_with_their_one_candidate():
     np.testing.assert_allclose(imagined[[0, -1]], [[0.8, 0.8], [2.8, 0.8]], atol=1e-3)
     assert data["parting"] == parting_step(data["executed"], imagined) is not None
     assert viewer_html(old_plan() | {"layout": ""}) == ""
+
+
+def test_pursued_paths_are_compared_with_their_nearest_point():
+    hurried = along(21)  # twice as fast as imagined, on the imagined path
+    late = full_plan(executed=hurried.tolist())
+    assert viewer_data(late)["parting"] is not None and viewer_data(late)["beside"] == []
+    data = viewer_data(late | {"by_clock": False})
+    assert data["parting"] is None
+    np.testing.assert_allclose(data["beside"], hurried, atol=2e-3)
+    away = hurried + [[0.6, 0.0]]
+    assert viewer_data(late | {"by_clock": False, "executed": away.tolist()})["parting"] == 0
 
 
 def test_data_cannot_end_its_script_element():
@@ -274,6 +286,21 @@ def test_ball_and_ghost_follow_the_time(browser, page):
     assert browser.js(marker) == "visible"
     browser.js("document.querySelector('.show-executed').click()")
     assert browser.js(marker) == "hidden"
+    assert browser.complaints() == []
+
+
+def test_ghost_of_a_pursued_path_is_its_nearest_point(browser, tmp_path):
+    hurried = along(21) + [[0.0, 0.02]]
+    plan = full_plan(executed=hurried.tolist(), by_clock=False)
+    page = write_html([plan], tmp_path / "pursued.html", title="Pursued")
+    browser.open(page.as_uri())
+    move(browser, "time", 3)
+    np.testing.assert_allclose(drawn(browser, "ball"), hurried[3], atol=2e-3)
+    np.testing.assert_allclose(drawn(browser, "ghost"), hurried[3], atol=0.03)
+    assert "nearest point" in browser.js("document.querySelector('p.parting').textContent")
+    assert "Never more than 0.5 apart" in browser.js(
+        "document.querySelector('p.parting').textContent"
+    )
     assert browser.complaints() == []
 
 

@@ -16,7 +16,7 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import safetensors
 import torch
@@ -29,6 +29,7 @@ from forethought.types import Spaces
 if TYPE_CHECKING:  # for annotations only: layer 0 imports nothing above it
     from forethought.models.base import Model
 
+Device = Literal["cpu", "cuda", "mps", "auto"]
 FORMAT_VERSION = 1
 CONFIG, WEIGHTS, TRAIN_STATE = "config.json", "model.safetensors", "train_state.safetensors"
 
@@ -204,6 +205,19 @@ def current_commit() -> str | None:
         return git("rev-parse", "--short", "HEAD") + ("+" if dirty else "")
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def find_device(name: Device) -> torch.device:
+    """The device that ``--device`` names, auto being the GPU if there is one.
+
+    Raises ValueError if it is not here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    found = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.mps.is_available()}
+    if not found[name]:
+        raise ValueError(f"--device {name}: torch finds no such device here; use --device cpu")
+    return torch.device(name)
 
 
 def hardware() -> dict[str, Any]:

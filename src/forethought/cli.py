@@ -14,15 +14,24 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 from gymnasium.error import Error as GymnasiumError
 from rich.console import Console
 
 import forethought.envs  # noqa: F401  registers the environments
-from forethought import commands, evaluation
-from forethought.config import ControlConfig, Experiment, ModelConfig, PlannerConfig, TrainConfig
+from forethought import commands
+from forethought.checkpoint import Device
+from forethought.config import (
+    ControlConfig,
+    Experiment,
+    ModelConfig,
+    OnlineConfig,
+    PlannerConfig,
+    TrainConfig,
+)
+from forethought.evaluation import EvaluationSettings, evaluate_checkpoint
 from forethought.registry import recipes
 from forethought.training import TrainingInterrupted
 
@@ -81,7 +90,7 @@ class Train:
     """checkpoint folder; default runs/RECIPE/seedN"""
     data: str | None = None
     """data-set folder; default data/DATASET, built first if it does not exist"""
-    device: Literal["cpu", "cuda", "mps", "auto"] = "auto"
+    device: Device = "auto"
     resume: bool = False
     """go on from the folder's last saved state"""
     model: ModelConfig
@@ -101,39 +110,41 @@ class Train:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrainOnline(Train):
+    """Train an agent that gathers its own data; its settings follow as flags."""
+
+    online: OnlineConfig
+
+    def run(self) -> None:
+        if self.data is not None:
+            raise ValueError(
+                f"--data {self.data}: {self.recipe} gathers its own data; leave it out"
+            )
+        experiment = dataclasses.replace(
+            commands.find_recipe(self.recipe),
+            model=self.model,
+            train=self.train,
+            planner=self.planner,
+            control=self.control,
+            online=self.online,
+        )
+        commands.train(experiment, self.out, None, self.device, self.resume, console)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluate:
     """Score a checkpoint: plan, execute in physics, write a JSON with the protocol."""
 
     path: File
     """checkpoint folder"""
-    episodes: int = 100
-    seed: int = 0
+    settings: Annotated[EvaluationSettings, tyro.conf.arg(name="")] = EvaluationSettings()
     out: Path | None = None
     """result file; default PATH/evaluation/TASK-seedS.json"""
-    multi: bool = False
-    """random goals (Multi2D) instead of the maze's target"""
-    parallel: int = 50
-    """environments side by side; the score does not depend on it"""
-    references: bool = True
-    """also run the reference controllers on the same starts (mazes)"""
     planner: PlannerConfig
     control: ControlConfig
 
     def run(self) -> None:
-        evaluation.evaluate_checkpoint(
-            self.path,
-            evaluation.EvaluationSettings(
-                episodes=self.episodes,
-                seed=self.seed,
-                multi=self.multi,
-                parallel=self.parallel,
-                references=self.references,
-            ),
-            self.planner,
-            self.control,
-            self.out,
-            console,
-        )
+        evaluate_checkpoint(self.path, self.settings, self.planner, self.control, self.out, console)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -343,9 +354,11 @@ def _parse_command(command: Any, program: str, words: list[str]) -> Any:
     if not words or words[0].startswith("-"):
         raise ValueError(f"{first} comes first: {program} {first} [flags]; see `forethought list`")
     experiment: Experiment = commands.find_experiment(words[0], is_recipe=command is Train)
+    if command is Train and experiment.online is not None:
+        command = TrainOnline
     given: dict[str, Any] = {}
-    for field in fields.values():
-        if field.name in ("model", "train", "planner", "control"):
+    for field in dataclasses.fields(command):
+        if field.name in ("model", "train", "planner", "control", "online"):
             given[field.name] = getattr(experiment, field.name)
         elif field.default is not dataclasses.MISSING:
             given[field.name] = field.default

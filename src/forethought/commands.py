@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import gymnasium
-import torch
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import Progress
@@ -18,6 +17,8 @@ from forethought import report
 from forethought.checkpoint import (
     TRAIN_STATE,
     WEIGHTS,
+    Device,
+    find_device,
     load_config,
     load_model,
     write_result,
@@ -100,7 +101,7 @@ def train(
     experiment: Experiment,
     out: Path | None,
     data: str | None,
-    device: str,
+    device: Device,
     resume: bool,
     console: Console,
 ) -> None:
@@ -114,13 +115,31 @@ def train(
         )
     if not resume and (out / WEIGHTS).exists():
         raise FileExistsError(f"{out} holds a trained model; choose another --out")
-    device = _device(device)
+    found = find_device(device)
+    if experiment.online is not None:
+        _train_online(experiment, out, str(found), resume, console)
+        return
     dataset = open_data(experiment, data, console)
     if resume:
         _check_same_data(out, dataset)
     console.print(f"training {experiment.name} for {experiment.train.steps:,} steps into {out}")
-    train_experiment(experiment, dataset, out, device=device, resume=resume)
+    train_experiment(experiment, dataset, out, device=found, resume=resume)
     console.print(f"done; score it with\n  forethought evaluate {out} --episodes 100")
+
+
+def _train_online(
+    experiment: Experiment, out: Path, device: str, resume: bool, console: Console
+) -> None:
+    from forethought.online import DATASET, train_online
+
+    console.print(
+        f"training {experiment.name} in {experiment.env} for {experiment.train.steps:,} updates "
+        f"into {out}"
+    )
+    train_online(experiment, out, device=device, resume=resume)
+    console.print(
+        f"done; what it did is in {out / DATASET}; score it with\n  forethought evaluate {out}"
+    )
 
 
 def _check_same_data(out: Path, dataset: EpisodeDataset) -> None:
@@ -135,15 +154,6 @@ def _check_same_data(out: Path, dataset: EpisodeDataset) -> None:
             f"the data set (fingerprint {dataset.fingerprint}) is not the one {out} was trained on "
             f"({config['dataset']['fingerprint']}); resume with that one or start anew"
         )
-
-
-def _device(name: str) -> str:
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    found = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.mps.is_available()}
-    if not found[name]:
-        raise ValueError(f"--device {name}: torch finds no such device here; use --device cpu")
-    return name
 
 
 def plan_once(

@@ -93,6 +93,42 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OnlineConfig:
+    """How an agent gathers its own data; all steps counted here are environment steps."""
+
+    n_envs: int = 1
+    """environments side by side: one call of the policy serves them all"""
+    steps_per_update: float = 1.0
+    """environment steps for each optimizer step; below 1: several updates a step"""
+    random_steps: int = 10_000
+    """taken uniformly at random before the first update"""
+    buffer_size: int = 1_000_000
+    """latest steps that are learned from"""
+    normalize_observations: bool = False
+    """to mean 0 and deviation 1 over the random steps, once"""
+    evaluate_every: int = 10_000
+    evaluation_episodes: int = 10
+    """with the policy's mode, on the same starts each time"""
+    evaluation_seed: int = 1_000
+    snapshots: int = 20
+    """of the actor, evenly over the run, each at an evaluation"""
+
+    def __post_init__(self) -> None:
+        for name in ("n_envs", "buffer_size", "evaluate_every", "evaluation_episodes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"online.{name} is {getattr(self, name)}; it must be at least 1")
+        if self.steps_per_update <= 0:
+            raise ValueError(
+                f"online.steps_per_update is {self.steps_per_update}; it must be positive"
+            )
+        if self.random_steps < 1 or self.snapshots < 0:
+            raise ValueError(
+                f"online.random_steps is {self.random_steps} and online.snapshots "
+                f"{self.snapshots}; the first must be at least 1, the second not negative"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class PursuitConfig:
     """What ``pursue_path`` must know of the system; measure it from the log (units as there)."""
 
@@ -138,13 +174,15 @@ class Experiment:
 
     name: str
     dataset: str
-    """name of a registered data set, or path of a data-set folder"""
+    """name of a registered data set, or path of a data-set folder; empty for online agents"""
     env: str
     """Gymnasium id of the environment to evaluate in"""
     model: ModelConfig
     train: TrainConfig = field(default_factory=TrainConfig)
     planner: PlannerConfig
     control: ControlConfig = field(default_factory=ControlConfig)
+    online: OnlineConfig | None = None
+    """for agents that gather their own data"""
 
 
 _REGISTRIES = {ModelConfig: models, PlannerConfig: planners}

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -124,12 +125,14 @@ class PursuePath:
         return torch.cat([rows, along[..., None]], dim=-1)
 
     def read(self, rows: Tensor, progress: float, observation: Tensor) -> tuple[Tensor, float]:
-        along, reach = rows[:, -1].contiguous(), self._config.distance
-        step = int(progress)
-        last = int(torch.searchsorted(along, along[step] + 2 * reach))
-        offset = rows[step : last + 1, self._position] - observation[self._position]
-        step += int(offset.square().sum(dim=-1).argmin())
-        ahead = int(torch.searchsorted(along, along[step] + reach))
+        # NumPy: these few numbers are read at every environment step, and torch's calls cost more
+        table, reach = rows.cpu().numpy(), self._config.distance
+        along, step = table[:, -1], int(progress)
+        last = int(np.searchsorted(along, along[step] + 2 * reach))
+        here = observation.cpu().numpy()[self._position]
+        offset = table[step : last + 1, self._position] - here
+        step += int(np.square(offset).sum(axis=-1).argmin())
+        ahead = int(np.searchsorted(along, along[step] + reach))
         return rows[min(ahead, len(rows) - 1)], float(step)
 
     def __call__(self, reference: Tensor, observation: Tensor) -> Tensor:

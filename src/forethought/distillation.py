@@ -1,8 +1,10 @@
 """From a planner to a policy that acts at once, and plans only where a situation is novel.
 
 Distillation is imitation with the planner at hand (DAgger, Ross et al. 2011): the planner's own
-episodes first; then rounds in which the student acts (planning where it judges itself out of its
-depth), and the planner says what it would have done in the situations the student came into.
+episodes first; then rounds in which the student acts, and the planner says what it would have done
+in the situations the student came into. In half of a round's episodes the student plans where it
+judges itself out of its depth, in the other half it acts alone and to the end of the episode: only
+so does it see, and learn to leave, the places where it would get stuck, and learn to stay.
 """
 
 from __future__ import annotations
@@ -55,7 +57,7 @@ class AmortizedPolicy:
         self, observation: Tensor, goal: Tensor | None = None, rows: Tensor | None = None
     ) -> Tensor:
         rows = torch.arange(len(observation)) if rows is None else rows
-        action, novelty = self._actor.act_and_judge(observation)
+        action, novelty = self._actor.act_and_judge(observation, goal)
         fresh = (self._held[rows] == 0) & (novelty > self.threshold)
         self.planner_policy.forget(rows[fresh].tolist())
         self._held[rows[fresh]] = self.planner_policy.replan_every
@@ -76,14 +78,14 @@ class DistillationConfig:
 
     episodes: int = 60
     """by the planner, at first"""
-    rounds: int = 2
+    rounds: int = 4
     """of DAgger after that"""
-    round_episodes: int = 30
-    """by the student, in each round"""
+    round_episodes: int = 40
+    """by the student, in each round; half of them without planning"""
     label_every: int = 4
     """steps between the situations that the planner is asked about"""
     rest: int = 40
-    """steps after the arrival that are kept of each episode"""
+    """steps after the arrival that are kept of each episode in which the planner acts"""
     quantile: float = 0.95
     """of the novelty of held-out planner episodes that makes the threshold"""
     held_out: int = 12
@@ -117,9 +119,16 @@ def fresh_actions(policy: PlanningPolicy, observation: Tensor, goal: Tensor | No
 
 
 def play_episodes(
-    policy: PlanningPolicy | AmortizedPolicy, env_id: str, n: int, seed: int, rest: int = 40
+    policy: PlanningPolicy | AmortizedPolicy,
+    env_id: str,
+    n: int,
+    seed: int,
+    rest: int | None = 40,
 ) -> list[Episode]:
-    """``n`` episodes, each cut ``rest`` steps after it arrived: most of its steps are alike."""
+    """``n`` episodes, each cut ``rest`` steps after it arrived: most of its steps are alike.
+
+    With ``rest`` None they are whole.
+    """
     episodes = rollout(
         policy,
         lambda: gymnasium.make(env_id, disable_env_checker=True),
@@ -127,7 +136,7 @@ def play_episodes(
         seed,
         n_parallel=min(n, 50),
     )
-    return [_until_rest(episode, rest) for episode in episodes]
+    return episodes if rest is None else [_until_rest(episode, rest) for episode in episodes]
 
 
 def distill(
@@ -152,29 +161,69 @@ def distill(
 
     env, rest = experiment.env, config.rest
     planned = play_episodes(policy, env, config.episodes + config.held_out, config.seed, rest)
-    held_out = np.concatenate([e.observations for e in planned[: config.held_out]])
+    held_out, held_goals = situations(planned[: config.held_out])
     gathered = planned[config.held_out :]
     student: Amortized | None = None
     for turn in range(config.rounds + 1):
         if student is not None:
-            mixture = AmortizedPolicy(student, policy)
-            episodes = play_episodes(mixture, env, config.round_episodes, config.seed + turn, rest)
-            gathered += [_relabel(e, label, config.label_every) for e in episodes]
-            say(f"round {turn}: planned in {mixture.planned / mixture.steps:.0%} of steps")
-        dataset = EpisodeDataset.from_episodes(gathered, name=experiment.dataset)
+            gathered += _play_round(student, policy, env, turn, label, config, say)
+        dataset = EpisodeDataset.from_episodes(
+            gathered, name=experiment.dataset, goals=goals_of(gathered)
+        )
         last = turn == config.rounds
         steps = experiment.train.steps if last else experiment.train.steps // 3
         now = replace(experiment, train=replace(experiment.train, steps=steps))
         model = train_experiment(now, dataset, scratch / f"round{turn}")
         assert isinstance(model, Amortized), "distillation trains an Amortized"
         student = model.eval().requires_grad_(False)
-        student.calibrate(torch.from_numpy(held_out), config.quantile)
+        student.calibrate(held_out, config.quantile, held_goals)
     assert student is not None, "there is at least one turn"
     facts = {"name": experiment.dataset, "fingerprint": dataset.fingerprint}
     save_config(out, experiment, dataset.spaces, dataset=facts, seed=experiment.train.seed)
     save_model(out, student.state_dict())
     shutil.copy(scratch / f"round{config.rounds}" / "training.json", out)
     return student
+
+
+def _play_round(
+    student: Amortized,
+    policy: PlanningPolicy,
+    env: str,
+    turn: int,
+    label: Label,
+    config: DistillationConfig,
+    say: Callable[[str], None],
+) -> list[Episode]:
+    """The student's episodes of a round with the planner's answers, half of them acted alone."""
+    episodes = []
+    count = max(config.round_episodes // 2, 1)
+    for alone in (False, True):
+        acting = AmortizedPolicy(student, policy, float("inf") if alone else None)
+        seed, rest = config.seed + turn + 500 * alone, None if alone else config.rest
+        played = play_episodes(acting, env, count, seed, rest)
+        there = sum(e.successes is not None and bool(e.successes[-1]) for e in played)
+        how = "alone" if alone else f"planned in {acting.planned / acting.steps:.0%} of steps"
+        say(f"round {turn}, {how}: {there} of {count} arrived and stayed")
+        episodes += [_relabel(episode, label, config.label_every) for episode in played]
+    return episodes
+
+
+def goals_of(episodes: Sequence[Episode]) -> list[list[float]] | None:
+    """The goal of every episode; None if any has none."""
+    goals = [None if episode.goal is None else episode.goal.tolist() for episode in episodes]
+    return None if None in goals else [goal for goal in goals if goal is not None]
+
+
+def situations(episodes: Sequence[Episode]) -> tuple[Tensor, Tensor | None]:
+    """All observations (n, O) at which an action was taken, and the goals (n, O) then, if any."""
+    observations = np.concatenate([episode.observations[:-1] for episode in episodes])
+    goals = goals_of(episodes)
+    if goals is None:
+        return torch.from_numpy(observations), None
+    lengths = [len(episode) for episode in episodes]
+    return torch.from_numpy(observations), torch.tensor(goals).repeat_interleave(
+        torch.tensor(lengths), dim=0
+    )
 
 
 def _until_rest(episode: Episode, rest: int) -> Episode:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -17,7 +18,9 @@ from rich.progress import Progress
 from rich.table import Table
 
 from forethought.checkpoint import (
+    Device,
     current_commit,
+    find_device,
     hardware,
     load_config,
     load_model,
@@ -26,6 +29,7 @@ from forethought.checkpoint import (
 from forethought.config import ControlConfig, Experiment, PlannerConfig, to_json
 from forethought.controllers import make_controller
 from forethought.envs.maze import MazeEnv
+from forethought.failures import causes_of_failure, failed_examples
 from forethought.models.base import Actor, Model
 from forethought.planners.reactive import ReactiveConfig
 from forethought.policy import PlanningPolicy, ReactivePolicy
@@ -34,6 +38,7 @@ from forethought.registry import did_you_mean
 from forethought.rollout import Evaluation, evaluate
 
 N_EXAMPLES = 8  # executed paths kept in a result file, for its figures
+N_FAILURES = 6  # and of failed episodes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +48,13 @@ class EvaluationSettings:
     episodes: int = 100
     seed: int = 0
     multi: bool = False
+    """random goals (Multi2D) instead of the maze's target"""
     parallel: int = 50
+    """environments side by side; the score does not depend on it"""
     references: bool = True
+    """also run the reference controllers on the same starts (mazes)"""
+    device: Device = "cpu"
+    """where the network runs; a seed means the same noise on each"""
 
 
 def make_policy(
@@ -76,9 +86,16 @@ def evaluate_checkpoint(
     experiment: Experiment = config["experiment"]
     env_id = experiment.env.replace("maze2d-", "multi2d-") if settings.multi else experiment.env
     _check_env(env_id, config)
-    policy = make_policy(load_model(path), planner, control)
-    protocol = checkpoint_protocol(path, config, planner, control)
-    result = _run(policy, env_id, settings, protocol, f"evaluating {path}", console)
+    model = load_model(path).to(find_device(settings.device))
+    policy = make_policy(model, planner, control)
+    protocol = checkpoint_protocol(path, config, planner, control) | {"device": settings.device}
+    imagined: list[np.ndarray | None] = []  # first plans, one an episode
+
+    def keep_plans() -> None:
+        if isinstance(policy, PlanningPolicy):
+            imagined.extend(None if p is None else p.numpy() for p in policy.first_references)
+
+    result = _run(policy, env_id, settings, protocol, f"evaluating {path}", console, keep_plans)
     if isinstance(policy, PlanningPolicy):
         result.protocol.update(plan_times(policy))
     data = {"kind": "evaluation", "recipe": experiment.name, **result.to_json()}
@@ -86,7 +103,7 @@ def evaluate_checkpoint(
     if settings.references:
         data["references"] = ceiling(env_id, result.episodes) + data["references"]
     data["published"] = published_scores(env_id)
-    data |= _maze_examples(env_id, result, policy, settings)
+    data |= _maze_examples(env_id, result, imagined or [None] * result.n)
     task = env_id.split("/")[-1].removesuffix("-v0")
     out = out or path / "evaluation" / f"{task}-seed{settings.seed}.json"
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -115,9 +132,15 @@ def _run(
     protocol: dict[str, Any],
     label: str,
     console: Console,
+    after_wave: Callable[[], None] = lambda: None,
 ) -> Evaluation:
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task(label, total=settings.episodes)
+
+        def on_episode(done: int) -> None:
+            after_wave()
+            progress.update(task, completed=done)
+
         return evaluate(
             policy,
             env_id,
@@ -125,7 +148,7 @@ def _run(
             settings.seed,
             n_parallel=settings.parallel,
             protocol=protocol,
-            on_episode=lambda done: progress.update(task, completed=done),
+            on_episode=on_episode,
         )
 
 
@@ -193,33 +216,29 @@ def _references(
 
 
 def _maze_examples(
-    env_id: str,
-    result: Evaluation,
-    policy: PlanningPolicy | ReactivePolicy,
-    settings: EvaluationSettings,
+    env_id: str, result: Evaluation, imagined: Sequence[np.ndarray | None]
 ) -> dict[str, Any]:
-    """The layout, and for the last wave's first episodes the executed and the imagined path."""
+    """The layout, the executed and the imagined path of the first episodes, and failures."""
     env = gymnasium.make(env_id, disable_env_checker=True).unwrapped
     if not isinstance(env, MazeEnv):
         return {}
-    wave = (len(result.paths) - 1) // settings.parallel * settings.parallel
-    examples = []
-    for index, episode in enumerate(result.paths[wave : wave + N_EXAMPLES]):
-        imagined = None
-        if isinstance(policy, PlanningPolicy):
-            imagined = policy.first_references[index]
-        if episode.goal is None:
-            continue
-        examples.append(
-            {
-                "start": rounded(episode.observations[0, :2]),
-                "goal": rounded(episode.goal[:2]),
-                "executed": rounded(episode.observations[:, :2]),
-                "imagined": None if imagined is None else rounded(imagined[:, :2]),
-                "success": result.episodes[wave + index]["success"],
-            }
-        )
-    return {"layout": "\n".join(env.layout.rows), "examples": examples}
+    examples = [
+        {
+            "start": rounded(episode.observations[0, :2]),
+            "goal": rounded(episode.goal[:2]),
+            "executed": rounded(episode.observations[:, :2]),
+            "imagined": None if plan is None else rounded(plan[:, :2]),
+            "success": record["success"],
+        }
+        for episode, plan, record in zip(result.paths, imagined, result.episodes, strict=True)
+        if episode.goal is not None
+    ]
+    return {
+        "layout": "\n".join(env.layout.rows),
+        "examples": examples[:N_EXAMPLES],
+        "failures": failed_examples(result.paths, imagined, env.layout, N_FAILURES),
+        "causes": causes_of_failure(result.paths, env.layout),
+    }
 
 
 def rounded(array: Any) -> list:

@@ -8,6 +8,7 @@ circle is the start and a star in a circle the goal. No pyplot: no figure stays 
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,8 +80,10 @@ def figure_paths(evaluation: Mapping[str, Any]) -> Figure:
 def figure_imagined_executed(evaluation: Mapping[str, Any]) -> Figure:
     """First plan (dashed) over execution (solid), up to six, failures first, and where they part.
 
-    They part at the first step at which the two are more than 0.5 from each other.
+    They part at the first step at which the run is more than 0.5 from the plan: from where the plan
+    would be then if control goes by the clock, else from the plan's nearest point.
     """
+    by_clock = follows_clock(evaluation["protocol"].get("controller"))
     examples = sorted(evaluation["examples"], key=lambda example: bool(example["success"]))[:6]
     layout = Layout.parse(evaluation["layout"])
     figure, axes = _panels(len(examples), layout, columns=3, width=2.9)
@@ -88,11 +91,28 @@ def figure_imagined_executed(evaluation: Mapping[str, Any]) -> Figure:
         ax.plot(*_xy(_until_rest(example["executed"])).T, **EXECUTED)
         ax.plot(*_xy(example["imagined"]).T, **IMAGINED)
         draw_ends(ax, example["start"], example["goal"])
-        step = parting_step(example["executed"], example["imagined"])
+        step = parting_step(example["executed"], example["imagined"], by_clock=by_clock)
         if step is not None:
             ax.plot(*_xy(example["executed"])[step], **PARTING, zorder=7)
         _title_outcome(ax, example, "" if step is None else f", parts at step {step}")
     named = (("imagined (first plan)", IMAGINED), ("executed", EXECUTED), ("0.5 apart", PARTING))
+    _legend(figure, [Line2D([], [], label=label, **style) for label, style in named])
+    return figure
+
+
+def figure_failures(evaluation: Mapping[str, Any]) -> Figure:
+    """Failed episodes to their last step, the first plan dashed, and why each failed."""
+    failures, layout = evaluation["failures"], Layout.parse(evaluation["layout"])
+    figure, axes = _panels(len(failures), layout, columns=3, width=3.0)
+    for ax, failure in zip(axes, failures, strict=True):
+        draw_paths(ax, [failure["executed"]])
+        if failure.get("imagined"):
+            ax.plot(*_xy(failure["imagined"]).T, **IMAGINED)
+        draw_ends(ax, failure["start"], failure["goal"])
+        ax.plot(*_xy(failure["executed"])[-1], **PARTING, zorder=7)
+        text = textwrap.fill(failure["text"], 44)
+        ax.set_title(text, fontsize=8, color=ALARM)
+    named = (("imagined (first plan)", IMAGINED), ("its end", PARTING))
     _legend(figure, [Line2D([], [], label=label, **style) for label, style in named])
     return figure
 
@@ -150,13 +170,16 @@ def save_movie(
     imagined: ArrayLike | None,
     goal: Sequence[float],
     fps: int = 20,
+    by_clock: bool = True,
 ) -> Path:
     """Write a movie of one execution until it rests, about 100 frames: .gif or .mp4.
 
-    The hollow ball is where the first plan would be at that step; imagined None draws none.
+    The hollow ball is where the first plan would be at that step, or, not ``by_clock``, the nearest
+    point of its path; imagined None draws none.
     """
-    path = Path(path)
-    frames = list(_movie_frames(layout, _until_rest(executed), imagined, goal))
+    path, run = Path(path), _until_rest(executed)
+    ghost = None if imagined is None else points_beside(run, imagined, by_clock=by_clock)
+    frames = list(_movie_frames(layout, run, imagined, ghost, goal))
     frames = np.stack(frames + fps * frames[-1:])  # rest a second on the end
     if path.suffix == ".gif":
         iio.imwrite(path, frames, plugin="pillow", duration=1000 / fps, loop=0)
@@ -168,7 +191,11 @@ def save_movie(
 
 
 def _movie_frames(
-    layout: Layout, executed: NDArray, imagined: ArrayLike | None, goal: Sequence[float]
+    layout: Layout,
+    executed: NDArray,
+    imagined: ArrayLike | None,
+    beside: NDArray | None,
+    goal: Sequence[float],
 ) -> Iterator[NDArray[np.uint8]]:
     """RGB frames: the maze is drawn once, then only the moving parts over a copy of it."""
     rows, columns = layout.shape
@@ -185,9 +212,9 @@ def _movie_frames(
     (trail,) = ax.plot([], [], **EXECUTED)
     (ball,) = ax.plot([], [], "o", mfc=EXECUTED["color"], mec=FLOOR, ms=9, zorder=8)
     (ghost,) = ax.plot([], [], "o", mfc=FLOOR, mec=IMAGINED["color"], mew=1.6, ms=9, zorder=7)
-    run, plan = _xy(executed), None if imagined is None else _xy(imagined)
-    if plan is not None:
-        ax.plot(*plan.T, **IMAGINED)
+    run, plan = _xy(executed), None if beside is None else _xy(beside)
+    if imagined is not None:
+        ax.plot(*_xy(imagined).T, **IMAGINED)
     canvas.draw()  # what moves is still empty
     background = canvas.copy_from_bbox(figure.bbox)
     for step in np.unique(np.linspace(0, len(run) - 1, 100).round().astype(int)):
@@ -195,7 +222,7 @@ def _movie_frames(
         trail.set_data(*run[: step + 1].T)
         ball.set_data(*run[[step]].T)
         if plan is not None:
-            ghost.set_data(*plan[[min(step, len(plan) - 1)]].T)
+            ghost.set_data(*plan[[step]].T)
         counter.set_text(f"step {step}")
         for artist in (trail, ghost, ball, counter):
             artist.draw(canvas.get_renderer())
@@ -231,11 +258,39 @@ def score_and_errors(item: Mapping[str, Any]) -> tuple[float, float, float]:
     return (mean, below, above) if math.isfinite(below + above) else (mean, 0.0, 0.0)
 
 
-def parting_step(executed: ArrayLike, imagined: ArrayLike) -> int | None:
-    """First step at which run and plan are more than 0.5 apart; None if they never are."""
-    n = min(len(_xy(executed)), len(_xy(imagined)))
-    apart = np.linalg.norm(_xy(executed)[:n] - _xy(imagined)[:n], axis=1) > NEAR
+def parting_step(executed: ArrayLike, imagined: ArrayLike, *, by_clock: bool = False) -> int | None:
+    """First step at which the run is more than 0.5 from its plan; None if it never is.
+
+    by_clock: from where the plan would be at that step, else from the plan's nearest point
+    """
+    beside = points_beside(executed, imagined, by_clock=by_clock)
+    apart = np.linalg.norm(_xy(executed) - _xy(beside), axis=1) > NEAR
     return int(apart.argmax()) if apart.any() else None
+
+
+def points_beside(executed: ArrayLike, imagined: ArrayLike, *, by_clock: bool = False) -> NDArray:
+    """(steps, 2), as (row, col): what each executed point (steps, 2 or more) is compared with.
+
+    That is where the plan would be at that step, if control follows the plan's clock; a plan stays
+    at its end. Else it is the nearest point of the planned path (the distance to it is called
+    cross-track error): a controller that pursues the path is ahead of the plan's clock on purpose.
+    """
+    run, plan = (np.asarray(path, dtype=float)[:, :2] for path in (executed, imagined))
+    if by_clock:
+        return plan[np.minimum(np.arange(len(run)), len(plan) - 1)]
+    if len(plan) == 1:
+        return plan.repeat(len(run), axis=0)
+    begin, piece = plan[:-1], np.diff(plan, axis=0)
+    length = np.maximum((piece**2).sum(axis=1), 1e-12)
+    share = (((run[:, None] - begin) * piece).sum(axis=2) / length).clip(0, 1)  # (steps, pieces)
+    nearest = begin + share[..., None] * piece
+    best = ((nearest - run[:, None]) ** 2).sum(axis=2).argmin(axis=1)
+    return nearest[np.arange(len(run)), best]
+
+
+def follows_clock(controller: str | None) -> bool:
+    """Whether a controller, by its name in the settings, goes by the plan's clock."""
+    return controller in ("track_observations", "follow_actions")
 
 
 def _panels(n: int, layout: Layout, *, columns: int, width: float) -> tuple[Figure, list[Axes]]:

@@ -3,7 +3,8 @@
 For every denoising step the file holds what the sampler had (the noisy tau^i of Algorithm 5) and
 what the model made of it (its estimate of tau^0), for every candidate; then each candidate's
 value, the chosen plan, the path it imagines at every environment step, the path the simulator
-took, and where the two part. `forethought.viewer` shows it.
+took, and where the two part: by the clock where the controller follows it (``by_clock``), else by
+the distance from the planned path. `forethought.viewer` shows it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from forethought.controllers import PursuePath
 from forethought.data.splines import interpolate
 from forethought.envs.maze import MazeEnv
 from forethought.evaluation import rounded
@@ -54,6 +56,7 @@ def execute_plan(
     # the simulator runs for the whole episode; as long again as the plan takes is worth showing
     path = np.asarray(executed[: 2 * arrival])
     imagined = interpolate(plan.trajectory)[0, : len(path), :2].numpy()
+    by_clock = not isinstance(policy.controller, PursuePath)
     return {
         "kind": "plan",
         "layout": "\n".join(maze.layout.rows),
@@ -66,7 +69,8 @@ def execute_plan(
         **candidates_and_denoising(plan, recorder.steps),
         "imagined": rounded(imagined),
         "executed": rounded(path),
-        "parting": parting_step(path, imagined),
+        "by_clock": by_clock,
+        "parting": parting_step(path, imagined, by_clock=by_clock),
         "success": bool(success),
     }
 

@@ -87,6 +87,7 @@ class PlanningPolicy:
         self.replan_every, self.goal_time = replan_every, goal_time
         self.settled_within = torch.tensor(settled_within)
         self.plan_seconds: list[float] = []
+        self.plan_calls: list[int] = []  # of the network, by plan
         self.reset(0)
 
     def reset(self, n_envs: int, seeds: Sequence[int] | None = None) -> None:
@@ -148,6 +149,7 @@ class PlanningPolicy:
             arrival = plan.stats.get("arrival", plan.trajectory.times[-1:])
             self._arrivals[env] = int(arrival[0])
         self.plan_seconds.append(float(plan.stats["seconds"]))
+        self.plan_calls.append(int(plan.stats.get("network_calls", 0)))
         self.plans[env] = plan
         self._references[env] = self.controller.prepare(plan.trajectory)[0]
         if previous is None:

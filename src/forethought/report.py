@@ -281,15 +281,27 @@ def _episodes(evaluation: Record, name: str, pictures: dict[str, bytes]) -> list
     track = shown["executed"], shown.get("imagined"), shown["goal"]
     with tempfile.TemporaryDirectory() as folder:
         layout, file = Layout.parse(evaluation["layout"]), Path(folder) / "movie.gif"
-        movie = figures.save_movie(file, layout, *track).read_bytes()
+        by_clock = figures.follows_clock(evaluation["protocol"].get("controller"))
+        movie = figures.save_movie(file, layout, *track, by_clock=by_clock).read_bytes()
+    ghost = "where the plan would be" if by_clock else "the nearest point of the first plan"
     drawn: list[tuple[str, bytes | Figure, str]] = [
-        ("movie.gif", movie, "One episode; the hollow ball is where the plan would be."),
+        ("movie.gif", movie, f"One episode; the hollow ball is {ghost}."),
         ("paths.png", figures.figure_paths(evaluation), "Executed paths, until each rests."),
     ]
     if imagined:
         figure = figures.figure_imagined_executed({**evaluation, "examples": imagined})
         drawn.append(("imagined.png", figure, "First plans and their fate, failures first."))
+    if evaluation.get("failures"):
+        figure = figures.figure_failures(evaluation)
+        drawn.append(("failures.png", figure, _causes(evaluation)))
     return [_picture(f"{name} {file}", what, text, pictures) for file, what, text in drawn]
+
+
+def _causes(evaluation: Record) -> str:
+    """How often each cause of failure was measured, and which of them are drawn."""
+    counts = evaluation.get("causes") or {}
+    told = ", ".join(f"{cause} {count}" for cause, count in sorted(counts.items()))
+    return f"Failed episodes by cause: {told}."
 
 
 def _failures(evaluation: Record) -> str:
@@ -302,7 +314,9 @@ def _failures(evaluation: Record) -> str:
         places = [episode.get(end) or [] for end in ("start", "goal")]
         texts = ["(" + ", ".join(f"{x:.1f}" for x in place[:2]) + ")" for place in places]
         lines.append((str(episode.get("seed", "–")), *texts, f"{episode.get('return') or 0:.1f}"))
-    summary = f"<summary>{len(failed)} of {len(episodes)} episodes failed</summary>"
+    causes = f": {_causes(evaluation)}" if evaluation.get("failures") else ""
+    summary = f"{len(failed)} of {len(episodes)} episodes failed{escape(causes)}"
+    summary = f"<summary>{summary}</summary>"
     return f"<details>{summary}{_html_table(lines)}</details>"
 
 

@@ -12,7 +12,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -117,16 +117,25 @@ def _check_same_run(experiment: Experiment, out: Path) -> None:
             )
 
 
-def time_steps(experiment: Experiment, dataset: EpisodeDataset, *, n_steps: int) -> float:
-    """Seconds per training step on this machine, measured on a throwaway model."""
+def time_steps(
+    experiment: Experiment,
+    dataset: EpisodeDataset,
+    *,
+    n_steps: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
+    """Seconds per training step on this machine, measured on a throwaway model.
+
+    clock: of wall time; ``time.process_time`` counts what other programs do not take
+    """
     model = experiment.model.build(dataset.spaces)
     model.fit_statistics(dataset)
     run, view = _Run(model, experiment.train), experiment.model.view(dataset)
     run.advance(model, view)
-    began = time.perf_counter()
+    began = clock()
     for _ in range(n_steps):
         run.advance(model, view)
-    return (time.perf_counter() - began) / n_steps
+    return (clock() - began) / n_steps
 
 
 class _Run:
@@ -144,7 +153,8 @@ class _Run:
             fused=self.device.type in ("cpu", "cuda"),
         )
         self.base_rates = [group["lr"] for group in self.optimizer.param_groups]
-        self.average = [p.detach().clone() for p in self.parameters]
+        averaged = self.parameters if config.ema_decay else []  # else the weights themselves plan
+        self.average = [p.detach().clone() for p in averaged]
         self.order = np.random.default_rng(config.seed)
         self.noise = torch.Generator(self.device).manual_seed(config.seed)
         self.totals: dict[str, Tensor] = {}  # of metrics since they were last logged
@@ -182,7 +192,7 @@ class _Run:
     @torch.no_grad()
     def _update_average(self) -> None:
         config = self.config
-        if self.step % config.ema_every:
+        if not self.average or self.step % config.ema_every:
             return
         early = self.step <= config.ema_start
         # a young average forgets faster, so that it does not remember the initial weights
@@ -193,11 +203,16 @@ class _Run:
     def averaged_state(self) -> dict[str, Tensor]:
         """The model's state dict with the averaged weights in it."""
         state = dict(self.model.state_dict())
+        if not self.average:
+            return state
         names = [name for name, p in self.model.named_parameters() if p.requires_grad]
         return {**state, **dict(zip(names, self.average, strict=True))}
 
-    def save(self, out: Path) -> None:
-        """Write the averaged model and everything needed to go on from here."""
+    def save(self, out: Path, more: dict[str, Any] | None = None) -> None:
+        """Write the averaged model and everything needed to go on from here.
+
+        more: JSON-able facts of a loop around this one, returned by ``restore``
+        """
         if not all(bool(p.isfinite().all()) for p in self.parameters):
             raise FloatingPointError(_diverged(self.step, out))
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
@@ -214,15 +229,18 @@ class _Run:
             "precision": self.precision,
             "order": self.order.bit_generator.state,
             "tensors": len(tensors),
+            "more": more,
         }
         save_tensors(out / TRAIN_STATE, tensors, {"run": json.dumps(facts)})
         save_model(out, self.averaged_state())
 
-    def restore(self, file: Path) -> None:
-        """Continue from a saved state; ValueError if it is not this model's."""
+    def restore(self, file: Path) -> dict[str, Any]:
+        """Continue from a saved state, return its facts; ValueError if it is not this model's."""
         tensors, metadata = load_tensors(file)
         try:
-            self._restore(tensors, json.loads(metadata["run"]))
+            facts = json.loads(metadata["run"])
+            self._restore(tensors, facts)
+            return facts
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise ValueError(

@@ -121,6 +121,7 @@ class Trajectory(_TensorValue):
 class Transitions(_TensorValue):
     """A batch of single steps: (batch, dim) fields, rewards and flags (batch,).
 
+    next_action: what the data did next; None where that is not known
     goal: (batch, observation_dim) an observation to reach, for goal-conditioned learners
     """
 
@@ -128,8 +129,8 @@ class Transitions(_TensorValue):
     action: Tensor
     reward: Tensor
     next_observation: Tensor
-    next_action: Tensor
     terminated: Tensor
+    next_action: Tensor | None = None
     goal: Tensor | None = None
 
 

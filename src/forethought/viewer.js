@@ -30,8 +30,7 @@ class Viewer {
     this.last = data.frames.length - 1;
     this.end = Math.max(data.executed.length, data.imagined.length) - 1;
     const both = Math.min(data.executed.length, data.imagined.length);
-    // after its end a plan stays at its last point
-    this.distances = both ? data.executed.map((p, t) => distance(p, this.at(data.imagined, t))) : [];
+    this.distances = both ? data.executed.map((p, t) => distance(p, this.besideAt(t))) : [];
     const rest = data.arrival ? Math.min(data.arrival, this.end) : this.end;
     this.state = { step: this.last, time: Math.max(rest, 0), candidate: data.chosen, show: "samples" };
     this.hovered = null;
@@ -70,6 +69,10 @@ class Viewer {
   }
 
   at(path, time) { return path[Math.min(time, path.length - 1)]; }
+
+  // what the run is compared with: the nearest point of the imagined path, or where the plan would
+  // be by the clock; after its end it stays at its last point
+  besideAt(time) { return this.at(this.data.beside.length ? this.data.beside : this.data.imagined, time); }
 
   // positions of candidate k at a step that may lie between two
   positions(k, step) {
@@ -151,10 +154,12 @@ class Viewer {
     parts.bound.style.top = `${100 * (1 - data.near / top)}%`;
     const far = distances.indexOf(most), apart = distances.filter((d) => d > data.near).length;
     const farthest = `farthest at step ${far}, ${most.toFixed(2)} cells apart`;
-    let text = `Never more than ${data.near} apart; ${farthest}.`;
+    const how = data.beside.length ? " Distances are to the nearest point of the imagined path, which "
+      + "this controller pursues without following its clock." : "";
+    let text = `Never more than ${data.near} apart; ${farthest}.${how}`;
     if (data.parting !== null) {
       text = `: more than ${data.near} cells apart for the first time, for ${apart} of `
-        + `${distances.length} steps in all; ${farthest}.`;
+        + `${distances.length} steps in all; ${farthest}.${how}`;
       const button = document.createElement("button");
       button.type = "button";
       button.textContent = `Part at step ${data.parting}`;
@@ -344,7 +349,7 @@ class Viewer {
     const { data, parts, state } = this, { executed, imagined } = data, t = state.time;
     const gap = this.distances.length ? this.distances[Math.min(t, this.distances.length - 1)] : null;
     const [row, col] = executed.length ? this.at(executed, t) : [0, 0];
-    const [ghostRow, ghostCol] = imagined.length ? this.at(imagined, t) : [0, 0];
+    const [ghostRow, ghostCol] = imagined.length ? this.besideAt(t) : [0, 0];
     set(this.trail, { d: line(executed.slice(0, t + 1)) });
     set(this.ball, { cx: fixed(col), cy: fixed(row) });
     set(this.ghost, { cx: fixed(ghostCol), cy: fixed(ghostRow) });

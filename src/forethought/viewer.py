@@ -22,7 +22,7 @@ from matplotlib.colors import to_hex
 from numpy.typing import NDArray
 
 from forethought.envs.maze_layout import HOME, Layout
-from forethought.figures import NEAR, TIME, parting_step
+from forethought.figures import NEAR, TIME, parting_step, points_beside
 
 Record = Mapping[str, Any]
 
@@ -31,8 +31,10 @@ def viewer_data(plan: Record) -> dict[str, Any] | None:
     """What the script needs of a result of kind "plan", or None if there is nothing to look at.
 
     Files from before the viewer hold one candidate's estimates only, and no imagined path; it is
-    read off the plan's rows. frames: [{label, samples, estimates}], samples and estimates each
-    (candidates, rows, 2); at most one of the two may be missing. Positions are (row, col).
+    read off the plan's rows. beside: for every executed point the nearest of the imagined path, []
+    where the two are compared by the clock. frames: [{label, samples, estimates}], samples and
+    estimates each (candidates, rows, 2); at most one of the two may be missing. Positions are
+    (row, col).
     """
     if not plan.get("layout") or not (plan.get("denoising") or plan.get("strip")):
         return None
@@ -42,6 +44,11 @@ def viewer_data(plan: Record) -> dict[str, Any] | None:
     end = times[-1] / arrival if times and arrival else 1.0  # as in figures.figure_strip
     colors = TIME(np.linspace(0, end, horizon).clip(max=1.0))
     executed, imagined = plan.get("executed") or [], _imagined(plan)
+    by_clock, beside, parting = bool(plan.get("by_clock")), [], None
+    if executed and imagined:
+        parting = parting_step(executed, imagined, by_clock=by_clock)
+        if not by_clock:  # the script goes by the clock where it is given no points
+            beside = points_beside(executed, imagined).round(3).tolist()
     return {
         "recipe": plan["recipe"],
         "rows": list(Layout.parse(plan["layout"]).rows),
@@ -57,7 +64,8 @@ def viewer_data(plan: Record) -> dict[str, Any] | None:
         "chosen": plan.get("chosen", 0),
         "imagined": imagined,
         "executed": executed,
-        "parting": parting_step(executed, imagined) if executed and imagined else None,
+        "beside": beside,
+        "parting": parting,
     }
 
 

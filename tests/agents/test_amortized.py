@@ -9,7 +9,14 @@ from forethought.agents.amortized import Amortized, AmortizedConfig
 from forethought.controllers import TrackObservations
 from forethought.data.episodes import Episode, EpisodeDataset
 from forethought.data.views import TransitionView
-from forethought.distillation import AmortizedPolicy, _relabel, _until_rest, fresh_actions
+from forethought.distillation import (
+    AmortizedPolicy,
+    _relabel,
+    _until_rest,
+    fresh_actions,
+    goals_of,
+    situations,
+)
 from forethought.planners.base import Planner
 from forethought.policy import PlanningPolicy
 from forethought.types import Plan, Spaces, Trajectory
@@ -86,7 +93,7 @@ def test_calibration_puts_the_quantile_at_the_threshold():
 def test_novelty_is_the_spread_of_the_members():
     model = student()
     observation = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
-    members = model.action_normalizer.denormalize(model._members(observation))
+    members = model.action_normalizer.denormalize(model._members(observation, None))
     actions, novelty = model.act_and_judge(observation)
     torch.testing.assert_close(actions, members.clamp(-1, 1).mean(dim=0))
     torch.testing.assert_close(novelty, members.var(dim=0, correction=0).mean(dim=1).sqrt())
@@ -158,3 +165,45 @@ def test_relabeled_episodes_pair_situations_with_the_planners_answers():
     labeled = _relabel(episode, lambda o, g: o * 10 + g, 4)
     np.testing.assert_array_equal(labeled.observations[:-1], observations[[0, 4, 8]])
     np.testing.assert_array_equal(labeled.actions, 10 * observations[[0, 4, 8]] + 1)
+
+
+def test_a_student_with_goals_learns_to_heed_them_and_refuses_to_do_without():
+    generator = torch.Generator().manual_seed(2)
+    here = 2 * torch.rand(600, 2, generator=generator) - 1
+    goals = torch.tensor([[1.0, 0.0], [-1.0, 0.5]])
+    episodes, half = [], 300
+    for part, goal in zip(here.split(half), goals, strict=True):
+        rows = torch.cat([part, part[-1:]]).numpy()
+        rewards = np.zeros(half, np.float32)
+        episodes.append(Episode(rows, (goal - part).numpy(), rewards, goal=goal.numpy()))
+    dataset = EpisodeDataset.from_episodes(episodes, goals=goals_of(episodes))
+    torch.manual_seed(0)
+    config = AmortizedConfig(width=32, members=2, octaves=0, goal_dims=(0, 1))
+    model = config.build(SPACES)
+    model.fit_statistics(dataset)
+    view = config.view(dataset)
+    batch = view[np.array([0, half - 1, half, 2 * half - 1])]
+    torch.testing.assert_close(batch.goal, goals.repeat_interleave(2, dim=0))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2, fused=True)
+    for _ in range(200):
+        optimizer.zero_grad()
+        model.loss(view[np.arange(len(view))])[0].backward()
+        optimizer.step()
+    model.eval().requires_grad_(False)
+    for goal in goals:
+        actions = model.act(here, goal.expand_as(here))
+        assert float((actions - (goal - here)).square().mean().sqrt()) < 0.15
+    with pytest.raises(ValueError, match="was given none"):
+        model.act(here)
+    with pytest.raises(ValueError, match="one goal for each of the 2 episodes"):
+        config.view(EpisodeDataset.from_episodes(episodes))
+
+
+def test_situations_pair_every_action_with_its_episodes_goal():
+    observations = np.arange(10.0, dtype=np.float32).reshape(5, 2)
+    goals = np.array([[1.0, 2.0], [3.0, 4.0]], np.float32)
+    episodes = [Episode(observations, np.zeros((4, 2)), np.zeros(4), goal=goal) for goal in goals]
+    found, aims = situations(episodes)
+    np.testing.assert_array_equal(found, np.concatenate([observations[:-1]] * 2))
+    np.testing.assert_array_equal(aims, goals.repeat(4, axis=0))
+    assert situations([Episode(observations, np.zeros((4, 2)), np.zeros(4))])[1] is None

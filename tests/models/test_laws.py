@@ -11,6 +11,7 @@ import torch
 
 from forethought.agents.amortized import AmortizedConfig
 from forethought.agents.iql import IQLConfig
+from forethought.agents.sac import SACConfig
 from forethought.checkpoint import load_model, save_config, save_model
 from forethought.config import Experiment, ModelConfig
 from forethought.data.episodes import Episode, EpisodeDataset
@@ -80,6 +81,20 @@ CASES: dict[str, dict[str, Case]] = {
                 reach_pairs=32,
             )
         ),
+        "growing": Case(
+            replace(
+                SMALL,
+                stride=2,
+                growth=0.3,
+                actions="none",
+                condition_in_training="start_and_goal_time",
+                mark_pins=True,
+                reach_pairs=32,
+            )
+        ),
+        "transformer": Case(
+            replace(SMALL, backbone="dit", dim=32, depth=2, octaves=2, mark_pins=True)
+        ),
     },
     "gamma-matching": {
         "td2": Case(GammaMatchingConfig(width=16, blocks=1, most_discount=0.99)),
@@ -97,6 +112,10 @@ CASES: dict[str, dict[str, Case]] = {
         "original": Case(GammaGANConfig(width=16, samples=2, objective="original"), falls=False),
     },
     "amortized": {"ensemble": Case(AmortizedConfig(width=16, members=2), "networks")},
+    "sac": {
+        "paper": Case(SACConfig(width=16, discount=0.5)),
+        "layer-norm": Case(SACConfig(width=16, discount=0.5, critic_layer_norm=True)),
+    },
     "iql": {
         "single-task": Case(IQLConfig(width=16, temperature=3.0)),
         # a radius of zero means the same in all units
@@ -169,8 +188,10 @@ def test_every_trainable_parameter_gets_a_gradient(name, label, dataset):
     config = CASES[name][label].config
     model = built(config, dataset)
     batch = batch_of(config, dataset)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     for seed in range(6):  # their union: a step may draw a short horizon or one goal time
         model.loss(batch, seeded(seed))[0].backward()
+        optimizer.step()  # layers that start at zero pass gradients on once they have moved
     silent = [
         key
         for key, parameter in model.named_parameters()

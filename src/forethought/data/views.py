@@ -1,7 +1,8 @@
 """Views: index arithmetic over the flat arrays of an ``EpisodeDataset``.
 
 A view has a length and turns an array of indices into one batch; there is no sampler, no worker
-process and no per-item Python. A window takes ``horizon`` rows, ``stride`` environment steps apart;
+process and no per-item Python. A window takes ``horizon`` rows, ``stride`` environment steps apart,
+or ever farther apart (``growth``), so that the near future is seen in more detail than the far one;
 rows past the episode's end repeat its last observation and are masked as padding.
 """
 
@@ -25,10 +26,24 @@ class View(Protocol):
     def __getitem__(self, indices: np.ndarray) -> Trajectory | Transitions: ...
 
 
+def row_times(horizon: int, stride: int, growth: float = 0.0) -> np.ndarray:
+    """(horizon,) int64: the environment step of each row of a window or plan, from 0.
+
+    The gap after row k is about stride (1 + growth k): rows are equally spaced without growth.
+    """
+    row = np.arange(horizon, dtype=np.int64)
+    if not growth:
+        return row * stride
+    # floor, not round: real gaps of one step or more stay at least one step
+    return np.floor(stride * (row + growth * row * (row - 1) / 2)).astype(np.int64)
+
+
 class Windows:
     """Windows of a data set as ``Trajectory`` batches.
 
     horizon: rows of a window;  stride: environment steps between rows
+    growth: share of ``stride`` by which each gap exceeds the one before (see ``row_times``); only
+        with actions "none", for a block would differ in width from row to row
     actions: "block" stacks the ``stride`` actions that lead to the next row, "none" leaves them out
     pad: "repeat" starts windows at every step and pads them at the episode's end; "none" takes only
         those that fit
@@ -41,6 +56,7 @@ class Windows:
         horizon: int,
         *,
         stride: int = 1,
+        growth: float = 0.0,
         actions: Literal["block", "none"] = "block",
         pad: Literal["repeat", "none"] = "repeat",
         discount: float | None = None,
@@ -55,12 +71,19 @@ class Windows:
             )
         if discount is not None and stride != 1:
             raise ValueError(f"rewards per row are defined for stride 1 only, got stride {stride}")
+        if growth < 0 or (growth and actions != "none"):
+            raise ValueError(
+                f"growth {growth} with actions {actions!r}: it must not be negative, and rows at "
+                'growing distances hold no blocks of actions; use actions "none"'
+            )
         self.dataset = dataset
         self.horizon = horizon
         self.stride = stride
         self._with_actions = actions == "block"
         self._returns = None if discount is None else dataset.returns_to_go(discount)
-        span = (horizon - 1) * stride
+        times = row_times(horizon + 1, stride, growth)
+        self._offsets, self._next_offsets = times[:-1], times[1:]
+        span = int(self._offsets[-1])
         lengths = np.diff(dataset.starts)  # rows of each episode
         counts = np.maximum(lengths - 1 if pad == "repeat" else lengths - span, 0)
         if counts.sum() == 0:
@@ -69,7 +92,6 @@ class Windows:
                 "steps); use a shorter horizon or stride, or pad='repeat'"
             )
         self._first = np.concatenate([[0], np.cumsum(counts)])
-        self._offsets = np.arange(horizon) * stride
 
     def __len__(self) -> int:
         return int(self._first[-1])
@@ -100,7 +122,7 @@ class Windows:
             actions=actions,
             times=torch.from_numpy(self._offsets),
             observation_mask=torch.from_numpy(rows <= last[:, None]),
-            action_mask=torch.from_numpy(rows + self.stride <= last[:, None]),
+            action_mask=torch.from_numpy(start[:, None] + self._next_offsets <= last[:, None]),
             **extras,
         )
 

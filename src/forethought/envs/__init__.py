@@ -16,3 +16,21 @@ for _task, _goal in (("maze2d", "fixed"), ("multi2d", "random")):
                 "reference_returns": REFERENCE_RETURNS[_layout],
             },
         )
+
+# entry point, step limit (Gymnasium's), returns that score 0 and 100 (D4RL's, where it has them)
+_TASKS = {
+    "pendulum": ("pendulum:PendulumEnv", 200, None),
+    "acrobot": ("acrobot:AcrobotEnv", 500, None),
+    "mountain-car": ("mountain_car:MountainCarEnv", 999, None),
+    "reacher": ("locomotion:Reacher", 50, None),
+    "hopper": ("locomotion:Hopper", 1000, (-20.272305, 3234.3)),
+    "walker2d": ("locomotion:Walker2d", 1000, (1.629008, 4592.3)),
+    "halfcheetah": ("locomotion:HalfCheetah", 1000, (-280.178953, 12135.0)),
+}
+for _task, (_entry, _limit, _reference) in _TASKS.items():
+    register(
+        id=f"forethought/{_task}-v0",
+        entry_point=f"forethought.envs.{_entry}",
+        max_episode_steps=_limit,
+        kwargs={"reference_returns": _reference},
+    )

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from forethought.data.splines import interpolate, stride_of
+from forethought.data.splines import interpolate, steps_per_row
 from forethought.guides import weighted_sum
 from forethought.guides.projection import Box, Disc, Region, limit_speed, push_out, slow_down
 from forethought.types import Guide, Projection, Trajectory
@@ -38,6 +38,8 @@ class Term:
     guide: None = no gradient to follow;  project: None = a soft term
     delay: meets the term by arriving later, on plans with a row for every environment step
     region_dims: the dimensions that a keep-out region is about
+    depth: observations (..., O) -> (...), how far inside what is forbidden, negative outside; for
+        rules about single observations, which ``safety.SafetyFilter`` can enforce
     """
 
     name: str
@@ -46,6 +48,7 @@ class Term:
     project: RowProjection | None = None
     delay: Callable[[Trajectory], Trajectory] | None = None
     region_dims: tuple[int, ...] = ()
+    depth: Callable[[Tensor], Tensor] | None = None
 
     @property
     def is_hard(self) -> bool:
@@ -106,7 +109,7 @@ def _region(region: Region, name: str, margin: float, dims: Sequence[int], hard:
 
     def guide(trajectory: Trajectory, level: Tensor) -> Tensor:
         # over rows, not steps: the same weight means the same push at any stride
-        return -depths(trajectory, grown).square().sum(dim=-1) / stride_of(trajectory)
+        return -depths(trajectory, grown).square().sum(dim=-1) / steps_per_row(trajectory)
 
     def project(trajectory: Trajectory, fixed: Tensor) -> Trajectory:
         return push_out(trajectory, fixed, grown, columns)
@@ -117,6 +120,7 @@ def _region(region: Region, name: str, margin: float, dims: Sequence[int], hard:
         guide=guide,
         project=project if hard else None,
         region_dims=tuple(dims),
+        depth=lambda observations: region.depth(observations[..., columns]),
     )
 
 
@@ -146,7 +150,7 @@ def speed_limit(
         return (speeds(trajectory, position, velocity, time_step) - cap).clamp(min=0)
 
     def guide(trajectory: Trajectory, level: Tensor) -> Tensor:
-        return -excess(trajectory, limit - margin).square().sum(dim=-1) / stride_of(trajectory)
+        return -excess(trajectory, limit - margin).square().sum(dim=-1) / steps_per_row(trajectory)
 
     def project(trajectory: Trajectory, fixed: Tensor) -> Trajectory:
         return limit_speed(
@@ -167,6 +171,9 @@ def speed_limit(
         guide=guide,
         project=project if hard else None,
         delay=delay if hard else None,
+        depth=(lambda observations: _norm(observations[..., list(velocity)]) - limit)
+        if velocity
+        else None,
     )
 
 

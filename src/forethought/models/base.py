@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -69,7 +70,12 @@ class Model(nn.Module, ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class GuidanceConfig:
-    """How a guide enters sampling: Algorithm 5 line 8, and its published variants."""
+    """How a guide enters sampling: Algorithm 5 line 8, and its published variants.
+
+    The defaults are the thesis's. For rewards in units of the maze ``at="clean"`` with a scale of
+    100, times the variance, bent plans most while keeping them feasible (study figure-5-3, part
+    guidance): it acts at high noise, and the later steps mend the plan.
+    """
 
     at: Literal["mean", "noisy", "clean"] = "mean"
     """where the gradient is taken: the reverse mean (thesis), the noisy sample before the step
@@ -176,6 +182,23 @@ class Actor(ABC):
         all in environment units."""
 
 
+class Explorer(ABC):
+    """Capability: gather data by oneself, as agents that learn online do."""
+
+    @abstractmethod
+    def fit_ranges(self, action_box: np.ndarray, observations: np.ndarray | None) -> None:
+        """Set the buffers of normalizers: from the environment's lowest and highest action (2, A),
+        and from observations (n, O) if they are to be normalized."""
+
+    @abstractmethod
+    def explore(self, observation: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Random actions (batch, A) for observations (batch, O), in environment units."""
+
+    @abstractmethod
+    def actor_state(self) -> dict[str, Tensor]:
+        """The part of the state dict that acting needs, for small snapshots."""
+
+
 class OccupancyModel(ABC):
     """Capability: draw the state at which a process that ends with probability 1 - ``discount``
     after every step would end, under one policy (thesis Eq. 2.2)."""
@@ -223,7 +246,7 @@ def require(model: Model, capability: type[Capability], *, needed_by: str) -> Ca
     """``model`` as ``capability``; ValueError saying what the model offers if it lacks it."""
     if isinstance(model, capability):
         return model
-    bases = (TrajectorySampler, ArrivalEstimator, Actor, OccupancyModel, DensityModel)
+    bases = (TrajectorySampler, ArrivalEstimator, Actor, Explorer, OccupancyModel, DensityModel)
     offered = [base.__name__ for base in bases if isinstance(model, base)]
     raise ValueError(
         f"{needed_by} needs a model that is a {capability.__name__}; {type(model).__name__} offers "

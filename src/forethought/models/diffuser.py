@@ -17,13 +17,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from forethought.config import ModelConfig
 from forethought.data.episodes import EpisodeDataset
 from forethought.data.normalizers import Normalizer, NormalizerKind
-from forethought.data.views import Windows
+from forethought.data.views import Windows, row_times
 from forethought.models.base import (
     DEFAULT_SAMPLER,
     ArrivalEstimator,
@@ -35,8 +34,9 @@ from forethought.models.base import (
     WarmStart,
 )
 from forethought.models.reachability import Reachability
-from forethought.models.reverse import Known, reverse_chain
+from forethought.models.reverse import Known, NoiseSource, reverse_chain
 from forethought.models.schedules import cosine_alpha_bar
+from forethought.nn.dit import TemporalDiT
 from forethought.nn.embeddings import fourier_features
 from forethought.nn.unet1d import Activation, TemporalUnet
 from forethought.registry import models
@@ -51,7 +51,10 @@ class DiffuserConfig(ModelConfig):
     horizon: int = 384
     """rows of a training window"""
     stride: int = 1
-    """environment steps between rows"""
+    """environment steps between rows, or from the first to the second if they grow"""
+    growth: float = 0.0
+    """share of the stride by which each gap between rows exceeds the one before it: dense near the
+    present, sparse later; the network is then told every row's time. Needs actions none"""
     actions: Literal["block", "none"] = "block"
     """model the actions between rows, or observations only"""
     cut: Literal["none", "target_exits"] = "none"
@@ -76,7 +79,12 @@ class DiffuserConfig(ModelConfig):
     """also train on shorter windows: divisors of ``horizon``, one drawn per batch"""
     clip_clean: bool = True
     """clip estimates of tau^0 to [-1, 1] in model units (meant for the limits normalizer)"""
+    backbone: Literal["unet", "dit"] = "unet"
+    """temporal U-Net (thesis), or a diffusion transformer, which uses ``dim`` and ``depth`` only"""
+    depth: int = 6
+    """blocks of the transformer"""
     dim: int = 32
+    """channels of the U-Net's first level, or width of the transformer (a multiple of 32)"""
     dim_mults: tuple[int, ...] = (1, 4, 8)
     kernel_size: int = 5
     blocks_per_level: int = 2
@@ -93,13 +101,27 @@ class DiffuserConfig(ModelConfig):
         for horizon in self.mixed_horizons:
             if self.horizon % horizon:
                 raise ValueError(f"mixed horizon {horizon} does not divide horizon {self.horizon}")
+        if self.growth and (self.actions != "none" or self.mixed_horizons):
+            raise ValueError(
+                f"model.growth {self.growth} needs model.actions none and no mixed_horizons: at "
+                "growing distances neither blocks of actions nor parts of a window are alike"
+            )
+
+    def row_times(self, rows: int) -> Tensor:
+        """(rows,) int64: environment steps of the rows of a window or plan."""
+        return torch.from_numpy(row_times(rows, self.stride, self.growth))
 
     def view(self, dataset: EpisodeDataset) -> Windows:
         if self.cut == "target_exits":
             inside = dataset.rewards > 0
             dataset = dataset.cut(1 + (inside[:-1] & ~inside[1:]).nonzero()[0])
         return Windows(
-            dataset, self.horizon, stride=self.stride, actions=self.actions, pad=self.pad
+            dataset,
+            self.horizon,
+            stride=self.stride,
+            growth=self.growth,
+            actions=self.actions,
+            pad=self.pad,
         )
 
     def build(self, spaces: Spaces) -> Diffuser:
@@ -122,22 +144,15 @@ class Diffuser(Model, TrajectorySampler, ArrivalEstimator):
         width = spaces.observation_dim + block
         self.observation_normalizer = Normalizer(spaces.observation_dim, config.normalizer)
         self.action_normalizer = Normalizer(spaces.action_dim, config.normalizer)
-        self.network = TemporalUnet(
-            width * (1 + 2 * config.octaves + config.mark_pins),
-            width,
-            dim=config.dim,
-            dim_mults=config.dim_mults,
-            kernel_size=config.kernel_size,
-            blocks_per_level=config.blocks_per_level,
-            middle_blocks=config.middle_blocks,
-            activation=config.activation,
-        )
+        inputs = width * (1 + 2 * config.octaves + config.mark_pins) + bool(config.growth)
+        self.network = _make_network(config, inputs, width)
         for horizon in (config.horizon, *config.mixed_horizons):
             self.network.check_horizon(horizon)
-        self.reachability = None
+        times, self.reachability = config.row_times(config.horizon), None
+        self._last_time = int(times[-1])
         if config.reach_pairs:
             self.reachability = Reachability(
-                spaces.observation_dim, config.horizon - 1, config.reach_width, config.octaves
+                spaces.observation_dim, times, config.reach_width, config.octaves
             )
         alpha_bar = cosine_alpha_bar(config.denoising_steps)
         self.register_buffer("alpha_bar", alpha_bar.float(), persistent=False)
@@ -251,6 +266,9 @@ class Diffuser(Model, TrajectorySampler, ArrivalEstimator):
         features = fourier_features(z_noisy, self.config.octaves)
         if self.config.mark_pins:
             features = torch.cat([features, given.to(z_noisy.dtype)], dim=-1)
+        if self.config.growth:
+            times = self.config.row_times(z_noisy.shape[1]).to(z_noisy) / self._last_time
+            features = torch.cat([features, times[:, None].expand(len(z_noisy), -1, 1)], dim=-1)
         return self.network(features, level)
 
     def clean_estimate(self, z_noisy: Tensor, level: int, given: Tensor) -> Tensor:
@@ -265,11 +283,12 @@ class Diffuser(Model, TrajectorySampler, ArrivalEstimator):
     def plan_times(self, last_time: int) -> Tensor:
         # a trained horizon if one is long enough: the rows held after the arrival tell the network
         # where the goal is, so a plan that just fits would be unlike most of what it has seen
-        stride, multiple = self.config.stride, self.network.multiple
-        rows = -(-last_time // stride) + 1
+        multiple = self.network.multiple
+        enough = self.config.row_times(-(-last_time // self.config.stride) + 1)
+        rows = int(torch.searchsorted(enough, last_time)) + 1
         trained = [h for h in (*self.config.mixed_horizons, self.config.horizon) if h >= rows]
         rows = min(trained, default=-(-rows // multiple) * multiple)
-        return torch.arange(rows) * stride
+        return self.config.row_times(rows)
 
     @torch.no_grad()
     def sample(  # noqa: PLR0913  as TrajectorySampler asks
@@ -300,7 +319,7 @@ class Diffuser(Model, TrajectorySampler, ArrivalEstimator):
             guide=guide,
             projection=projection,
             sampler=sampler,
-            noise=_NoiseSource(generator, known.batch, n_candidates),
+            noise=NoiseSource(generator, known.batch, n_candidates),
             on_step=on_step,
         )
         plans = self.decode(z.unflatten(0, (known.batch, n_candidates)), times.to(z.device))
@@ -322,10 +341,7 @@ class Diffuser(Model, TrajectorySampler, ArrivalEstimator):
         z, z_goal = (
             self.observation_normalizer.normalize(x.to(device)) for x in (observation, goal)
         )
-        logits = self.reachability(z, z_goal)  # (B, H - 1)
-        likely = logits > threshold
-        first = torch.where(likely.any(dim=1), likely.int().argmax(dim=1), logits.argmax(dim=1))
-        return ((first + 1) * self.config.stride).to(observation.device)
+        return self.reachability.first_likely(z, z_goal, threshold).to(observation.device)
 
     @torch.no_grad()
     def plausibility(self, plans: Trajectory, arrival: Tensor) -> Tensor | None:
@@ -334,28 +350,20 @@ class Diffuser(Model, TrajectorySampler, ArrivalEstimator):
         if self.reachability is None:
             return None
         z = self.observation_normalizer.normalize(plans.observations.to(self.alpha_bar.device))
-        one_row = self.reachability(z[..., :-1, :], z[..., 1:, :])[..., 0]  # (B, K, H - 1)
-        before = plans.times[:-1].to(z.device) < arrival.to(z.device)[:, None, None]
-        score = (F.logsigmoid(one_row) * before).sum(dim=-1)
-        return score.to(plans.observations.device)
+        times, arrival = plans.times.to(z.device), arrival.to(z.device)
+        return self.reachability.log_probability(z, times, arrival).to(plans.observations.device)
 
 
-class _NoiseSource:
-    """Draws noise for (batch * candidates) rows, one generator for all or one per environment."""
-
-    def __init__(self, generator: Generator, batch: int, n_candidates: int) -> None:
-        self._generators = generator if isinstance(generator, Sequence) else None
-        self._generator = None if isinstance(generator, Sequence) else generator
-        self._batch, self._candidates = batch, n_candidates
-
-    def __call__(self, like: Tensor) -> Tensor:
-        if self._generators is None:
-            return self._draw(like.shape, self._generator, like)
-        shape = (self._candidates, *like.shape[1:])
-        return torch.cat([self._draw(shape, each, like) for each in self._generators])
-
-    @staticmethod
-    def _draw(shape: Sequence[int], generator: torch.Generator | None, like: Tensor) -> Tensor:
-        # on the generator's device, so that a seed means the same noise wherever the model is
-        device = like.device if generator is None else generator.device
-        return torch.randn(*shape, generator=generator, device=device).to(like.device)
+def _make_network(config: DiffuserConfig, inputs: int, outputs: int) -> TemporalUnet | TemporalDiT:
+    if config.backbone == "dit":
+        return TemporalDiT(inputs, outputs, dim=config.dim, depth=config.depth)
+    return TemporalUnet(
+        inputs,
+        outputs,
+        dim=config.dim,
+        dim_mults=config.dim_mults,
+        kernel_size=config.kernel_size,
+        blocks_per_level=config.blocks_per_level,
+        middle_blocks=config.middle_blocks,
+        activation=config.activation,
+    )

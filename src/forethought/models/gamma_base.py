@@ -28,7 +28,7 @@ from forethought.config import ModelConfig
 from forethought.data.episodes import EpisodeDataset
 from forethought.data.normalizers import Normalizer, NormalizerKind
 from forethought.data.views import TransitionView
-from forethought.models.base import Actor, Model, OccupancyModel, require
+from forethought.models.base import Actor, Explorer, Model, OccupancyModel, require
 from forethought.types import Spaces, Transitions
 
 
@@ -69,7 +69,6 @@ class GammaConfig(ModelConfig):
 def draw_actions(path: str, dataset: EpisodeDataset, chunk: int = 8192) -> np.ndarray:
     """One action (rows, A) of the policy at ``path`` for every observation of ``dataset``."""
     policy = load_model(path)
-    actor = require(policy, Actor, needed_by="a gamma-model's policy")
     wanted, found = dataset.spaces, policy.spaces
     if (wanted.observation_dim, wanted.action_dim) != (found.observation_dim, found.action_dim):
         raise ValueError(
@@ -79,7 +78,11 @@ def draw_actions(path: str, dataset: EpisodeDataset, chunk: int = 8192) -> np.nd
         )
     generator = torch.Generator().manual_seed(0)
     rows = torch.from_numpy(np.ascontiguousarray(dataset.observations))
-    drawn = [actor.act(part, generator=generator) for part in rows.split(chunk)]
+    if isinstance(policy, Explorer):
+        drawn = [policy.explore(part, generator) for part in rows.split(chunk)]
+    else:
+        actor = require(policy, Actor, needed_by="a gamma-model's policy")
+        drawn = [actor.act(part) for part in rows.split(chunk)]
     return torch.cat(drawn).numpy()
 
 
@@ -153,6 +156,8 @@ class GammaModel(Model, OccupancyModel):
         self, batch: Transitions, generator: torch.Generator | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The subclass's objective; bootstraps with ``batch.next_action``."""
+        if batch.next_action is None:
+            raise ValueError("a gamma-model bootstraps: its batches need next_action")
         z_next = self.observation_normalizer.normalize(batch.next_observation)
         ended = batch.terminated.to(z_next)
         if self.gamma_config.terminal_flag:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from forethought.models.base import GuidanceConfig, OnStep, SamplerConfig, WarmStart
+from forethought.models.base import Generator, GuidanceConfig, OnStep, SamplerConfig, WarmStart
 from forethought.models.schedules import spaced_levels
 from forethought.types import Guide, Pin, Projection, Trajectory
 
@@ -251,3 +251,24 @@ def _project(model: Diffuser, z: Tensor, times: Tensor, projection: Projection |
     if projection is None:
         return z
     return model.encode(projection(model.decode(z, times)))
+
+
+class NoiseSource:
+    """Draws noise for (batch * candidates) rows, one generator for all or one per environment."""
+
+    def __init__(self, generator: Generator, batch: int, n_candidates: int) -> None:
+        self._generators = generator if isinstance(generator, Sequence) else None
+        self._generator = None if isinstance(generator, Sequence) else generator
+        self._batch, self._candidates = batch, n_candidates
+
+    def __call__(self, like: Tensor) -> Tensor:
+        if self._generators is None:
+            return self._draw(like.shape, self._generator, like)
+        shape = (self._candidates, *like.shape[1:])
+        return torch.cat([self._draw(shape, each, like) for each in self._generators])
+
+    @staticmethod
+    def _draw(shape: Sequence[int], generator: torch.Generator | None, like: Tensor) -> Tensor:
+        # on the generator's device, so that a seed means the same noise wherever the model is
+        device = like.device if generator is None else generator.device
+        return torch.randn(*shape, generator=generator, device=device).to(like.device)

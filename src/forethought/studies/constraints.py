@@ -1,10 +1,11 @@
 """Constraints that training never saw: hard terms on plans, and a new obstacle on the usual route.
 
-Plans: random starts and goals, a disc on the usual route and a speed limit; violations are looked
-for at every interpolated environment step of plans that are projected onto both.
+Plans, in all three mazes: random starts and goals, a disc on the usual route and a speed limit;
+violations are looked for at every interpolated environment step of plans projected onto both.
 Executions: a disc that leaves a gap in the corridor (``gap``), or a box that closes it where the
 maze has another way (``closed``); the share of executed paths that keep out, and that arrive, by
-planner. Starts, goals and obstacles are the same in every row.
+planner, with and without the filter on actions (``forethought.safety``). Starts, goals and
+obstacles are the same in every row.
 Thesis Section 5.4, "Test-time flexibility".
 """
 
@@ -29,15 +30,25 @@ from forethought.planners.diffusion import DiffusionPlanner, DiffusionPlannerCon
 from forethought.planners.tasks import TaskPlanner
 from forethought.policy import PlanningPolicy
 from forethought.registry import studies
+from forethought.safety import SafeController, SafetyFilter
 from forethought.studies.base import Part, Study, StudySettings
 from forethought.types import Trajectory
 
-PLANS, EPISODES = 1000, 20
+PLANS, EPISODES = 1000, 100
+MARGIN = 0.12  # of plans, for whoever executes them; environment units
 CANDIDATES = 16
 SPEED = 3.0  # units/s; the ball reaches 5.2 along an axis
 GUIDED = GuidanceConfig(at="clean", scale=0.5, scale_by_variance=False, inner_steps=2)
+MAZES = ("large", "medium", "umaze")
 SHAPES = {"gap": ("disc", 0.25, 0.15), "closed": ("box", 0.7, 0.0)}  # size, shift off the center
-ROWS = ("plain", "best of candidates", "guide", "guide + projection")
+ROWS = (
+    "plain",
+    "best of candidates",
+    "guide",
+    "guide + projection",
+    "plain + filter",
+    "guide + projection + filter",
+)
 
 
 @studies.register("constraints")
@@ -67,7 +78,7 @@ def draw_cases(layout: Layout, kind: str, n: int, seed: int) -> list[dict[str, A
     while len(cases) < n:
         start, goal = (free[i] for i in generator.choice(len(free), 2, replace=False))
         path = layout.shortest_path(start, goal)
-        inner = path[2:-2] if len(path) >= 7 else []
+        inner = path[2:-2] if len(path) >= min(7, len(free)) else []
         if kind == "closed":
             inner = [cell for cell in inner if _has_detour(layout, start, goal, cell)]
         if not inner:
@@ -112,10 +123,15 @@ def obstacle(case: Mapping[str, Any], kind: str, margin: float = 0.0) -> Term:
 
 def hard_plans(settings: StudySettings) -> dict[str, Any]:
     """Violations at every interpolated step of plans under a disc and a speed limit."""
-    layout, n = LAYOUTS["large"], settings.episodes or PLANS
-    model = load_model(settings.pretrained / "diffuser" / "maze-large")
-    worst, broken, unmet, kept = [], 0, 0, []
-    for index, case in enumerate(draw_cases(layout, "gap", n, settings.seed)):
+    n, worst, broken, unmet, kept, by_maze = settings.episodes or PLANS, [], 0, 0, [], {}
+    cases = [
+        (name, case)
+        for place, name in enumerate(MAZES)
+        for case in draw_cases(LAYOUTS[name], "gap", len(range(place, n, 3)), settings.seed)
+    ]
+    models = {name: load_model(settings.pretrained / "diffuser" / f"maze-{name}") for name in MAZES}
+    for index, (name, case) in enumerate(cases):
+        model = models[name]
         terms = [
             obstacle(case, "gap", margin=0.05),
             speed_limit(SPEED, time_step=TIME_STEP, margin=0.05),
@@ -131,10 +147,12 @@ def hard_plans(settings: StudySettings) -> dict[str, Any]:
         worst.append(max(found))
         broken += max(found) > 0
         unmet += not plan.stats["is_met"]
-        if index < 4:
+        by_maze[name] = by_maze.get(name, 0) + 1
+        if name == "large" and len(kept) < 4:
             kept.append({**case, "path": _short(plan.trajectory.observations[0])})
     return {
         "plans": n,
+        "by_maze": by_maze,
         "plans_with_violation": broken,
         "plans_reported_unmet": unmet,
         "largest_violation": max(worst),
@@ -151,10 +169,15 @@ def run_row(settings: StudySettings, kind: str, row: str) -> dict[str, Any]:
     shared: list[torch.Tensor] = []
     records = []
     for index, case in enumerate(draw_cases(LAYOUTS["large"], kind, n, settings.seed)):
-        planner = make_planner(row, model, obstacle(case, kind, margin=0.12), shared)
+        term = obstacle(case, kind, margin=MARGIN)
+        planner = make_planner(row.removesuffix(" + filter"), model, term, shared)
+        controller = make_controller(control, 2)
+        if row.endswith("filter"):
+            # the recipe's pursuit settings are what data.identify measures in the log
+            controller = SafeController(controller, SafetyFilter(control.pursuit, [term]))
         policy = PlanningPolicy(
             planner,
-            make_controller(control, 2),
+            controller,
             replan_every=control.replan_every,
             goal_time="receding",
             settled_within=control.settled_within,
@@ -164,7 +187,8 @@ def run_row(settings: StudySettings, kind: str, row: str) -> dict[str, Any]:
         if isinstance(planner, TaskPlanner) and planner.states is not None:
             shared[:] = [planner.states]
         depth = float(obstacle(case, kind).violation(_path(path))[0])
-        records.append({"case": case, "depth": round(depth, 4), "success": success})
+        rounded = {name: [round(x, 3) for x in value] for name, value in case.items()}
+        records.append({"case": rounded, "depth": round(depth, 4), "success": success})
         if index < 4:
             records[-1]["path"] = _short(path)
     kept = sum(record["depth"] <= 0 for record in records)
@@ -176,12 +200,13 @@ def run_row(settings: StudySettings, kind: str, row: str) -> dict[str, Any]:
         "success": share(arrived, n),
         "both": share(both, n),
         "protocol": {
-            "candidates": 1 if row == "plain" else CANDIDATES,
+            "candidates": 1 if row.startswith("plain") else CANDIDATES,
             "network_calls": 3,
             "replan_every": control.replan_every,
             "controller": control.controller,
             "guidance": repr(GUIDED) if "guide" in row else None,
-            "margin": 0.12,
+            "margin": MARGIN,
+            "filter": row.endswith("filter"),
             "seed": settings.seed,
         },
         "episodes": records,
@@ -244,7 +269,7 @@ def plot(parts: Mapping[str, Any]) -> dict[str, Figure]:
                 draw_maze(ax, LAYOUTS["large"])
             for ax, record in zip(line, parts[f"{kind}/{row}"]["episodes"][:4], strict=False):
                 _draw_record(ax, record, kind, row)
-        figures[f"constraints-{kind}"] = figure
+        figures[kind] = figure
     return figures
 
 

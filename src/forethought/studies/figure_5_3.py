@@ -8,6 +8,7 @@ alone and added up.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,11 @@ from forethought.policy import Policy
 from forethought.registry import studies
 from forethought.rollout import Evaluation, evaluate
 from forethought.studies.base import Part, Study, StudySettings
-from forethought.studies.figure_5_3_plans import compute_horizons, compute_rewards
-from forethought.studies.figure_5_3_report import plot, write_markdown
+from forethought.studies.figure_5_3_plans import compute_horizons
+from forethought.studies.figure_5_3_report import plot
+from forethought.studies.figure_5_3_rewards import compute_guidance, compute_rewards
 from forethought.studies.figure_5_3_stitching import compute_stitching
+from forethought.studies.figure_5_3_tables import STITCHING, write_markdown
 from forethought.studies.shooting_rows import (
     Method,
     RewardName,
@@ -41,29 +44,38 @@ SHOOTING: tuple[tuple[Method, RewardName], ...] = (
 )
 
 
-def compute_long_horizon(settings: StudySettings, layout: str) -> dict[str, Any]:
-    """Diffuser and the shooting planners on the same starts of Maze2D."""
-    rows = {"Diffuser": _run(settings, layout, *_diffuser(settings, layout))}
+def compute_shooting(settings: StudySettings, layout: str) -> dict[str, Any]:
+    """The shooting planners on the true dynamics, from the same starts of Maze2D as Diffuser."""
+    runs = {}
     for method, reward in SHOOTING:
         policy = shooting_policy(f"forethought/maze2d-{layout}-v0", method, reward=reward)
-        rows[f"{method}, {reward} reward"] = _run(
-            settings, layout, policy, shooting_protocol(method, reward)
-        )
-    # the picture: the start farthest from the goal
-    maze = LAYOUTS[layout]
-    starts = [record["start"] for record in rows["Diffuser"].episodes]
+        protocol = shooting_protocol(method, reward)
+        runs[f"{method}, {reward} reward"] = _run(settings, layout, policy, protocol)
+    return _rows_and_hard_start(layout, runs)
+
+
+def compute_diffuser(settings: StudySettings, layout: str) -> dict[str, Any]:
+    """The shipped Diffuser with its shipped control on those starts."""
+    run = _run(settings, layout, *_diffuser(settings, layout))
+    return _rows_and_hard_start(layout, {"Diffuser": run})
+
+
+def _rows_and_hard_start(layout: str, runs: dict[str, Evaluation]) -> dict[str, Any]:
+    """Every run's row, and its path from the start that is farthest from the goal."""
+    maze, episodes = LAYOUTS[layout], next(iter(runs.values())).episodes
+    starts = [record["start"] for record in episodes]
     far = [len(maze.shortest_path(maze.cell_of(s[:2]), maze.target)) for s in starts]
     hard = int(np.argmax(far))
     return {
         "layout": "\n".join(maze.rows),
-        "rows": {name: _row(result) for name, result in rows.items()},
+        "rows": {name: _row(result) for name, result in runs.items()},
         "hard_start": {
             "start": starts[hard],
-            "goal": rows["Diffuser"].episodes[hard]["goal"],
+            "goal": episodes[hard]["goal"],
             "cells": far[hard] - 1,
             "paths": {
                 name: rounded(result.paths[hard].observations[::4, :2])
-                for name, result in rows.items()
+                for name, result in runs.items()
             },
         },
     }
@@ -112,21 +124,33 @@ def _row(result: Evaluation) -> dict[str, Any]:
     }
 
 
-def _long_horizon(layout: str) -> Callable[[StudySettings], dict[str, Any]]:
-    return lambda settings: compute_long_horizon(settings, layout)
+def _part(
+    name: str,
+    minutes: float,
+    compute: Callable[[StudySettings, str], dict[str, Any]],
+    layout: str,
+) -> Part:
+    def run(settings: StudySettings) -> dict[str, Any]:
+        return compute(settings, layout)
+
+    return Part(name=f"{name}-{layout}", minutes=minutes, compute=run)
 
 
 @studies.register("figure-5-3")
 def figure_5_3() -> Study:
     """Section 5.4's properties of diffusion planners, as numbers and pictures."""
+    shooting = zip(("umaze", "medium", "large"), (2, 8, 10), strict=True)
     return Study(
         title="Figure 5.3: properties of diffusion planners (thesis Section 5.4)",
         parts=(
-            Part(name="long-horizon-umaze", minutes=2, compute=_long_horizon("umaze")),
-            Part(name="long-horizon-medium", minutes=4, compute=_long_horizon("medium")),
-            Part(name="long-horizon-large", minutes=6, compute=_long_horizon("large")),
-            Part(name="stitching", minutes=10, compute=compute_stitching),
+            *(_part("diffuser", 0.3, compute_diffuser, m) for m in ("umaze", "medium", "large")),
+            *(_part("long-horizon", minutes, compute_shooting, m) for m, minutes in shooting),
+            *(
+                Part(name=n, minutes=3, compute=partial(compute_stitching, training_seed=seed))
+                for seed, n in enumerate(STITCHING)
+            ),
             Part(name="horizons", minutes=1, compute=compute_horizons),
+            Part(name="guidance", minutes=6, compute=compute_guidance),
             Part(name="rewards", minutes=1, compute=compute_rewards),
         ),
         plot=plot,

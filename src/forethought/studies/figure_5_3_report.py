@@ -1,31 +1,42 @@
-"""Figure 5.3 from its result file: four pictures and the tables behind them."""
+"""Figure 5.3 from its result file: its pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from forethought.envs.maze_layout import LAYOUTS, Layout
 from forethought.figures import ALARM, FLOOR, INK, MUTED, TIME, draw_ends, draw_maze
+from forethought.studies.figure_5_3_tables import (
+    MAZES,
+    Parts,
+    guidance_name,
+    long_horizon,
+    stitching,
+)
 
 GOOD, BAD, SECOND = "#3d6fb4", "#c9a3a6", "#e8743b"
-MAZES = ("umaze", "medium", "large")
-Parts = Mapping[str, Any]
+AT_COLORS = {"noisy": "#4f9d69", "mean": "#3d6fb4", "clean": "#e8743b"}
+STOP_MARKERS = {0: "o", 16: "D", 32: "P"}
 
 
 def plot(parts: Parts) -> dict[str, Figure]:
     """The pictures of the parts that are there."""
     figures = {}
-    if any(f"long-horizon-{maze}" in parts for maze in MAZES):
+    if any(long_horizon(parts, maze) for maze in MAZES):
         figures["a-long-horizon"] = figure_long_horizon(parts)
+    stitched = stitching(parts)
+    if stitched:
+        figures["b-stitching"] = figure_stitching(stitched)
     for name, key, draw in (
-        ("b-stitching", "stitching", figure_stitching),
         ("c-horizons", "horizons", figure_horizons),
         ("d-rewards", "rewards", figure_rewards),
+        ("d-guidance", "guidance", figure_guidance),
     ):
         if key in parts:
             figures[name] = draw(parts[key])
@@ -34,7 +45,7 @@ def plot(parts: Parts) -> dict[str, Figure]:
 
 def figure_long_horizon(parts: Parts) -> Figure:
     """Executed paths from the farthest start of the largest maze computed, one panel a planner."""
-    part = next(parts[f"long-horizon-{m}"] for m in reversed(MAZES) if f"long-horizon-{m}" in parts)
+    part = next(part for m in reversed(MAZES) if (part := long_horizon(parts, m)))
     hard, layout = part["hard_start"], Layout.parse(part["layout"])
     names = list(hard["paths"])
     figure = Figure(figsize=(11, 4.9), dpi=150, layout="constrained")
@@ -87,6 +98,8 @@ def figure_stitching(part: Mapping[str, Any]) -> Figure:
         bounds = np.array([row[kind]["interval"] for row in rows]).T
         errors = np.abs(bounds - mean)
         share.errorbar(x, mean, yerr=errors, color=color, marker="o", capsize=3, label=label)
+    path = [row["turning"]["path_within"] for row in rows]
+    share.plot(x, path, color=SECOND, ls="--", lw=1.2, label="a turn, timing left out")
     share.axvline(part["horizon"], color=MUTED, ls=":", lw=1)
     share.text(part["horizon"], 1.04, " rows of a plan", fontsize=8, color=MUTED)
     share.set(xscale="log", ylim=(-0.03, 1.12), xlabel="receptive field (rows)")
@@ -94,12 +107,12 @@ def figure_stitching(part: Mapping[str, Any]) -> Figure:
     share.minorticks_off()
     share.set_ylabel("share of plans feasible")
     share.spines[["top", "right"]].set_visible(False)
-    share.legend(frameon=False, fontsize=8)
+    share.legend(frameon=False, fontsize=7, loc="upper right", bbox_to_anchor=(1.0, 0.78))
     return figure
 
 
 def _draw_stitched(ax: Axes, row: Mapping[str, Any], horizon: int) -> None:
-    example = row["examples"][0]
+    example = row["example"]
     for plan, feasible in zip(example["plans"], example["feasible"], strict=True):
         x, y = np.asarray(plan).T
         ax.plot(x, y, ".-", ms=3, lw=1, color=GOOD if feasible else BAD)
@@ -162,84 +175,53 @@ def figure_rewards(part: Mapping[str, Any]) -> Figure:
         draw_ends(ax, example["start"], example["goal"])
         numbers = part["rows"][name]
         title = f"{name}\nA {numbers['reward_a']['mean']:.2f}, B {numbers['reward_b']['mean']:.2f}"
+        title += f", feasible {numbers['feasible']['mean']:.0%}"
         ax.set_title(title, fontsize=9, color=INK)
     return figure
 
 
-def write_markdown(parts: Parts) -> str:
-    """Tables of the parts that are there; intervals are 95 %."""
-    sections = [_long_horizon(parts)] if any(p.startswith("long-horizon") for p in parts) else []
-    for key, write in (("stitching", _stitching), ("horizons", _horizons), ("rewards", _rewards)):
-        if key in parts:
-            sections.append(write(parts[key]))
-    return "\n\n".join(sections)
+def figure_guidance(part: Mapping[str, Any]) -> Figure:
+    """Reward against feasibility: every setting of the sweep; ways to keep one of several plans."""
+    figure = Figure(figsize=(10, 4.4), dpi=150, layout="constrained")
+    whole, kept = figure.subplots(1, 2)
+    best = max(part["rows"], key=lambda row: row["any"]["useful"]["mean"])
+    for row in part["rows"]:
+        facts = row["guidance"]
+        color = INK if facts is None else AT_COLORS[facts["at"]]
+        marker = "*" if facts is None else STOP_MARKERS.get(facts["stop_level"], "s")
+        edge = ALARM if row is best else INK if facts and facts["scale_by_variance"] else "none"
+        look = {"c": color, "marker": marker, "alpha": 0.75, "edgecolors": edge, "lw": 1.5}
+        whole.scatter(*_spot(row["any"]), s=130 if facts is None else 45, **look)
+    keys = [_key("*", INK, "no guidance")]
+    keys += [_key("o", color, f"at {at}") for at, color in AT_COLORS.items()]
+    for stop, marker in STOP_MARKERS.items():
+        keys.append(_key(marker, MUTED, f"stops at level {stop}" if stop else "never stops"))
+    whole.set_title("all plans (rim: gradient times variance; red: most useful)", fontsize=9)
+    for row, color in ((part["rows"][0], INK), (best, ALARM)):
+        for (way, numbers), marker in zip(_ways(row), "o^vD", strict=False):
+            kept.scatter(*_spot(numbers), s=60, c=color, marker=marker, label=way, alpha=0.8)
+    kept.set_title(f"one of {part['protocol']['plans_per_task']} plans kept", fontsize=9)
+    shapes = [_key(m, MUTED, w) for (w, _), m in zip(_ways(best), "o^vD", strict=False)]
+    name = "no guidance" if best["guidance"] is None else guidance_name(best["guidance"])
+    shapes += [_key("s", INK, "no guidance"), _key("s", ALARM, name)]
+    for ax, handles in ((whole, keys), (kept, shapes)):
+        ax.legend(handles=handles, frameon=False, fontsize=8, loc="lower right")
+        ax.set(xlabel="reward A + B (minus distances, cells)", ylabel="share feasible")
+        ax.set_ylim(-0.03, 1.0)
+        ax.spines[["top", "right"]].set_visible(False)
+    whole.set_xlim(right=0.0)
+    return figure
 
 
-def _long_horizon(parts: Parts) -> str:
-    lines = ["### (a) Long horizons: Maze2D, the same starts in a row's maze", ""]
-    header = ("maze", "planner", "score", "arrives and stays", "plans every", "samples a plan")
-    rows = []
-    for maze in MAZES:
-        part = parts.get(f"long-horizon-{maze}", {"rows": {}})
-        for name, row in part["rows"].items():
-            protocol = row["protocol"]
-            rows.append(
-                (
-                    maze,
-                    name,
-                    _number(row["score"], 1),
-                    f"{row['success_rate']:.0%} of {row['n']}",
-                    f"{protocol['replan_every']} steps",
-                    str(protocol["candidates"]),
-                )
-            )
-    note = (
-        "\nShooting plans on the true dynamics 96 steps ahead and executes the planned actions; "
-        "Diffuser has data only. sparse: the task's reward; distance: minus the straight distance."
-    )
-    return "\n".join(lines) + _table(header, rows) + "\n" + note
+def _ways(row: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """("all plans", their numbers), then the same for each way to keep one plan a task."""
+    kept = [(way, numbers) for way, numbers in row.items() if way not in ("guidance", "any")]
+    return [("all plans", row["any"]), *kept]
 
 
-def _stitching(part: Mapping[str, Any]) -> str:
-    header = ("receptive field", "feasible, turn needed", "feasible, no turn", "steps like data")
-    ordered = sorted(part["rows"], key=lambda row: row["receptive_field"])
-    rows = [
-        (
-            f"{row['receptive_field']} of {part['horizon']} rows",
-            _number(row["turning"], 2),
-            _number(row["straight"], 2),
-            f"{row['turning']['like_data']:.2f}",
-        )
-        for row in ordered
-    ]
-    return "### (b) Stitching: trained on straight lines only\n\n" + _table(header, rows)
+def _spot(numbers: Mapping[str, Any]) -> tuple[float, float]:
+    return numbers["reward"]["mean"], numbers["feasible"]["mean"]
 
 
-def _horizons(part: Mapping[str, Any]) -> str:
-    distances = sorted({cell["distance"] for cell in part["cells"]})
-    shares = {(cell["distance"], cell["rows"]): cell for cell in part["cells"]}
-    horizons = sorted({cell["rows"] for cell in part["cells"]})
-    header = ("rows", *(f"{distance} cells" for distance in distances))
-    rows = [(str(h), *(_number(shares[d, h], 2) for d in distances)) for h in horizons]
-    title = f"### (c) One model, trained at {part['trained_rows']} rows, plans of several horizons"
-    return f"{title}: share feasible\n\n" + _table(header, rows)
-
-
-def _rewards(part: Mapping[str, Any]) -> str:
-    header = ("reward added", "reward A", "reward B", "passes A and B", "feasible")
-    keys = ("reward_a", "reward_b", "visits_both", "feasible")
-    rows = [(name, *(_number(row[key], 2) for key in keys)) for name, row in part["rows"].items()]
-    title = "### (d) Rewards unseen in training (minus the path's distance from a place), and a sum"
-    return f"{title}\n\n" + _table(header, rows)
-
-
-def _number(value: Mapping[str, Any], digits: int) -> str:
-    if value["interval"] is None:
-        return f"{value['mean']:.{digits}f}"
-    low, high = value["interval"]
-    return f"{value['mean']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def _key(marker: str, color: str, label: str) -> Line2D:
+    return Line2D([], [], ls="", marker=marker, color=color, label=label)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import torch
+from torch import Tensor
 
 from forethought.config import ControlConfig, PlannerConfig, to_json
+from forethought.envs.maze import MazeEnv
 from forethought.evaluation import make_policy
 from forethought.models.base import Model
 from forethought.policy import PlanningPolicy
@@ -31,15 +34,33 @@ def planned_row(
     """Score ``n`` episodes of a planner in ``env``; rows with one seed and n are start-matched."""
     policy = make_policy(model, planner, control)
     assert isinstance(policy, PlanningPolicy), "made from a planner"
-    evaluation = evaluate(policy, env, n, seed, n_parallel=PARALLEL)
+    imagined: list[Tensor | None] = []  # the first plan of every episode, wave by wave
+    evaluation = evaluate(
+        policy,
+        env,
+        n,
+        seed,
+        n_parallel=PARALLEL,
+        on_episode=lambda _: imagined.extend(policy.first_references),
+    )
     return {
         **row_of(evaluation),
         "planner": to_json(planner),
         "control": to_json(control),
         "plans": len(policy.plan_seconds),
         "plan_ms": milliseconds(policy.plan_seconds),
+        "calls_a_plan": round(float(np.mean(policy.plan_calls)), 2),
         "threads": torch.get_num_threads(),
+        "through_walls": through_walls(env, [path for path in imagined if path is not None]),
     }
+
+
+def through_walls(env_id: str, paths: Sequence[Tensor]) -> float | None:
+    """Share of imagined paths (steps, 2 or more) with a point in a wall; None outside mazes."""
+    maze = gymnasium.make(env_id, disable_env_checker=True).unwrapped
+    if not isinstance(maze, MazeEnv) or not paths:
+        return None
+    return float(np.mean([not maze.layout.is_free(path[:, :2].numpy()).all() for path in paths]))
 
 
 def row_of(evaluation: Evaluation) -> dict[str, Any]:
@@ -74,7 +95,7 @@ def lost(row: dict[str, Any], reference: dict[str, Any]) -> tuple[float, float, 
     return 100 * mean / whole, 100 * low / whole, 100 * high / whole
 
 
-def score_text(row: dict[str, Any]) -> str:
+def score_text(row: Mapping[str, Any]) -> str:
     """Mean and interval for a table."""
     interval = row["score"]["interval"]
     text = f"{row['score']['mean']:.1f}"

@@ -1,0 +1,64 @@
+"""Soft actor-critic: behavior policies for later chapters, and the thesis's Chapter 3 tasks.
+
+``sac/{hopper,walker2d,halfcheetah}`` are for about two hours of one core each: a million
+environment steps, at one update for every two (docs/decisions.md). The others follow the paper, at
+one update an environment step; 200,000 steps are the thesis's replay buffer (Table A.2).
+"""
+
+from __future__ import annotations
+
+from forethought.agents.sac import SACConfig
+from forethought.config import Experiment, OnlineConfig, TrainConfig
+from forethought.planners.reactive import ReactiveConfig
+from forethought.registry import recipes
+
+
+def sac_experiment(
+    task: str, model: SACConfig, online: OnlineConfig, *, steps: int, learning_rate: float = 3e-4
+) -> Experiment:
+    """SAC in ``forethought/TASK-v0``."""
+    return Experiment(
+        name=f"sac/{task}",
+        dataset="",
+        env=f"forethought/{task}-v0",
+        model=model,
+        train=TrainConfig(
+            steps=steps,
+            batch_size=256,
+            learning_rate=learning_rate,
+            warmup_steps=0,
+            schedule="constant",
+            max_gradient_norm=0.0,
+            ema_decay=0.0,
+            precision="fp32",
+            save_every=5_000,
+            log_every=1_000,
+        ),
+        planner=ReactiveConfig(),
+        online=online,
+    )
+
+
+def locomotion(task: str) -> Experiment:
+    """Hopper, Walker2d, HalfCheetah."""
+    online = OnlineConfig(n_envs=2, steps_per_update=2.0, evaluate_every=20_000)
+    return sac_experiment(task, SACConfig(), online, steps=500_000)
+
+
+def small_task(task: str, *, normalize: bool = False) -> Experiment:
+    """The tasks of thesis Chapter 3."""
+    online = OnlineConfig(
+        random_steps=1_000,
+        buffer_size=200_000,
+        normalize_observations=normalize,
+        evaluate_every=2_000,
+    )
+    return sac_experiment(task, SACConfig(), online, steps=199_000, learning_rate=1e-3)
+
+
+for _task in ("hopper", "walker2d", "halfcheetah"):
+    recipes.register(f"sac/{_task}")(lambda task=_task: locomotion(task))
+for _task in ("pendulum", "acrobot", "mountain-car", "reacher"):
+    recipes.register(f"sac/{_task}")(
+        lambda task=_task: small_task(task, normalize=task == "mountain-car")
+    )
