@@ -32,6 +32,7 @@ LAYERS = {
     "policy": 5,
     "rollout": 6,
     "scores": 6,
+    "distances": 6,
     "collector": 6,
     "datasets": 7,
     "training": 7,

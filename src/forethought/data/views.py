@@ -169,6 +169,9 @@ class TransitionView:
 
     ``next_action`` is the action the data took next (zero at an episode's last step). An episode
     that was cut off by a time limit has no terminated step.
+    followed: only steps whose next action is known or not needed, i.e. without the last ones of
+        episodes that a time limit cut off
+    next_actions: (rows, A), an action for every observation, instead of those the data took
     hindsight: replace rewards by those for goals from the future. The index then also names the
     goal: index i is step i // N_GOALS with the quantile (i % N_GOALS + 1/2) / N_GOALS of its
     offset, so that uniformly drawn indices draw steps uniformly and goals by their distribution,
@@ -177,9 +180,17 @@ class TransitionView:
 
     N_GOALS = 4096
 
-    def __init__(self, dataset: EpisodeDataset, *, hindsight: HindsightGoals | None = None) -> None:
+    def __init__(
+        self,
+        dataset: EpisodeDataset,
+        *,
+        hindsight: HindsightGoals | None = None,
+        followed: bool = False,
+        next_actions: np.ndarray | None = None,
+    ) -> None:
         self.dataset = dataset
         self._hindsight = hindsight
+        self._next_actions = dataset.actions if next_actions is None else next_actions
         if hindsight is not None and max(hindsight.dims) >= dataset.observations.shape[1]:
             raise ValueError(
                 f"goal dimensions {hindsight.dims} do not exist in observations of "
@@ -190,6 +201,9 @@ class TransitionView:
         self._rows += np.repeat(np.arange(len(dataset)), counts)
         self._ends = np.zeros(len(dataset.observations), dtype=bool)
         self._ends[dataset.starts[1:] - 2] = dataset.terminated
+        if followed:
+            cut = dataset.starts[1:][~dataset.terminated] - 2
+            self._rows = np.setdiff1d(self._rows, cut, assume_unique=True)
 
     def __len__(self) -> int:
         return len(self._rows) * (1 if self._hindsight is None else self.N_GOALS)
@@ -211,7 +225,7 @@ class TransitionView:
             action=torch.from_numpy(data.actions[rows]),
             reward=torch.from_numpy(reward),
             next_observation=torch.from_numpy(next_observation),
-            next_action=torch.from_numpy(data.actions[rows + 1]),
+            next_action=torch.from_numpy(self._next_actions[rows + 1]),
             terminated=torch.from_numpy(self._ends[rows]),
             goal=None if goal is None else torch.from_numpy(goal),
         )

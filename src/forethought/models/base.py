@@ -199,6 +199,33 @@ class Explorer(ABC):
         """The part of the state dict that acting needs, for small snapshots."""
 
 
+class OccupancyModel(ABC):
+    """Capability: draw the state at which a process that ends with probability 1 - ``discount``
+    after every step would end, under one policy (thesis Eq. 2.2)."""
+
+    discount: float
+
+    @abstractmethod
+    def sample(
+        self,
+        observation: Tensor,
+        action: Tensor,
+        n_samples: int,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """States (batch, n_samples, O) from observations (batch, O) and the actions (batch, A)
+        taken there, in environment units."""
+
+
+class DensityModel(ABC):
+    """Capability: how likely a state is."""
+
+    @abstractmethod
+    def log_prob(self, state: Tensor, observation: Tensor, action: Tensor) -> Tensor:
+        """(batch,) log density of states (batch, O), in environment units, given observations
+        (batch, O) and actions (batch, A)."""
+
+
 class DynamicsModel(Protocol):
     """Capability: what one step leads to. A protocol, so that simulators can offer it too.
 
@@ -219,7 +246,7 @@ def require(model: Model, capability: type[Capability], *, needed_by: str) -> Ca
     """``model`` as ``capability``; ValueError saying what the model offers if it lacks it."""
     if isinstance(model, capability):
         return model
-    bases = (TrajectorySampler, ArrivalEstimator, Actor, Explorer)
+    bases = (TrajectorySampler, ArrivalEstimator, Actor, Explorer, OccupancyModel, DensityModel)
     offered = [base.__name__ for base in bases if isinstance(model, base)]
     raise ValueError(
         f"{needed_by} needs a model that is a {capability.__name__}; {type(model).__name__} offers "
