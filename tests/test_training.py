@@ -95,6 +95,14 @@ class Rows:
 TIMES = torch.arange(2)
 
 
+@pytest.fixture(autouse=True)
+def ordinary_interrupts():
+    """A shell that runs the tests in the background has SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def interrupt(batch: Trajectory) -> Trajectory:
     signal.raise_signal(signal.SIGINT)
     return batch
