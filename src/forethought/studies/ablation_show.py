@@ -190,14 +190,14 @@ def _trained_lines(rows: Mapping[str, Row]) -> list[str]:
     any_row = next(iter(rows.values()))
     seconds = [row["training"].get("core_seconds") for row in rows.values()]
     known = [value for value in seconds if value is not None]
-    spent = f" ({min(known):.0f} to {max(known):.0f} s of one core)" if known else ""
+    spent = f" (measured: {min(known):.0f} to {max(known):.0f} s of one core)" if known else ""
     table = [
         f"| {_start(row, rows.get('full'))} | {row['training']['parameters']:,} | "
         f"{row['training']['steps']:,} | {row['training'].get('core_seconds', '–')} |"
         for row in rows.values()
     ]
     return [
-        f"## Models trained anew for equal processor time{spent}",
+        f"## Models trained anew for the same planned processor time{spent}",
         "",
         f"Maze2D Medium, training seed {any_row['training']['seed']}, planned with as shipped.",
         "",
