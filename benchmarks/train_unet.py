@@ -19,7 +19,7 @@ from forethought.datasets.maze import build_maze
 from forethought.models.schedules import cosine_alpha_bar
 from forethought.nn.unet1d import TemporalUnet
 from forethought.registry import recipes
-from forethought.training import _Run
+from forethought.training import TrainingRun
 
 BATCH = 64
 
@@ -48,7 +48,7 @@ def our_loop(view, dataset, precision: str):  # noqa: ANN001, ANN201
     config = replace(experiment.model, cut="none", horizon=view.horizon)
     model = config.build(dataset.spaces)
     model.fit_statistics(dataset)
-    run = _Run(model, replace(experiment.train, batch_size=BATCH, precision=precision))
+    run = TrainingRun(model, replace(experiment.train, batch_size=BATCH, precision=precision))
     print(f"our precision: {run.precision}")
     while True:
         run.advance(model, view)

@@ -13,7 +13,7 @@ import torch
 from forethought.data.episodes import EpisodeDataset
 from forethought.models.diffuser import DiffuserConfig
 from forethought.registry import recipes
-from forethought.training import _Run
+from forethought.training import TrainingRun
 
 LOSSES = {
     "diffuser/maze-large": 1.689249,
@@ -55,7 +55,7 @@ def loss_after_20_steps(name: str) -> float:
     torch.manual_seed(0)
     model = experiment.model.build(corridor().spaces)
     model.fit_statistics(corridor())
-    run = _Run(model, train)
+    run = TrainingRun(model, train)
     model_config = experiment.model
     if isinstance(model_config, DiffuserConfig):
         model_config = replace(model_config, cut="none")

@@ -259,10 +259,10 @@ def serve_kills(folder: Path) -> None:
     run_killed(folder / "warm-up")
     seconds = {"advance": [], "save": []}
     for name, spent in seconds.items():
-        setattr(training._Run, name, timed(getattr(training._Run, name), spent))
+        setattr(training.TrainingRun, name, timed(getattr(training.TrainingRun, name), spent))
     run_killed(folder / "whole")
     for name in seconds:
-        setattr(training._Run, name, getattr(training._Run, name).__wrapped__)
+        setattr(training.TrainingRun, name, getattr(training.TrainingRun, name).__wrapped__)
     began = time.perf_counter()
     run_killed(folder / "whole")  # it is done: this only starts and reads
     start = min(time.perf_counter() - began, 0.3)
@@ -319,7 +319,7 @@ def kill_one(out: Path, kind: bytes, which: int, delay: float) -> tuple[bytes, b
 
 def run_child(out: Path, sender: int) -> None:
     """Train in a fork and tell of each event: "." start, "s" a step, "(" and ")" a save."""
-    advance, save = training._Run.advance, training._Run.save
+    advance, save = training.TrainingRun.advance, training.TrainingRun.save
 
     def advance_and_tell(*arguments):
         metrics = advance(*arguments)
@@ -333,7 +333,7 @@ def run_child(out: Path, sender: int) -> None:
 
     code = 1
     try:
-        training._Run.advance, training._Run.save = advance_and_tell, save_and_tell
+        training.TrainingRun.advance, training.TrainingRun.save = advance_and_tell, save_and_tell
         os.write(sender, b".")
         run_killed(out)
         code = 0
@@ -468,7 +468,7 @@ class Watched:
 
 def watch(monkeypatch) -> Watched:
     seen = Watched([], [])
-    advance = training._Run.advance
+    advance = training.TrainingRun.advance
 
     def record(run, *arguments):
         metrics = advance(run, *arguments)
@@ -476,7 +476,7 @@ def watch(monkeypatch) -> Watched:
         seen.weights.append([p.detach().clone() for p in run.parameters])
         return metrics
 
-    monkeypatch.setattr(training._Run, "advance", record)
+    monkeypatch.setattr(training.TrainingRun, "advance", record)
     return seen
 
 

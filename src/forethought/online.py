@@ -40,10 +40,10 @@ from forethought.progress import TrainProgress
 from forethought.rollout import evaluate
 from forethought.training import (
     TrainingInterrupted,
-    _check_same_run,
-    _diverged,
-    _Run,
-    _stop_requests,
+    TrainingRun,
+    check_same_run,
+    diverged,
+    stop_requests,
 )
 
 CURVE, SNAPSHOTS, RECORD, DATASET = "curve.json", "snapshots", "record", "dataset"
@@ -66,7 +66,7 @@ def train_online(
     if experiment.online is None:
         raise ValueError(f"{experiment.name} has no online settings; it learns from a data set")
     if resume and (out / TRAIN_STATE).exists():
-        _check_same_run(experiment, out)
+        check_same_run(experiment, out)
         _check_same_collection(experiment, out)
     out.mkdir(parents=True, exist_ok=True)
     for scratch in out.rglob(".*.tmp"):  # of an attempt that was killed while it wrote
@@ -129,7 +129,7 @@ class _Session:
         self.explorer = require(model, Explorer, needed_by="online training")
         self.policy = ReactivePolicy(require(model, Actor, needed_by="online training"))
         self.explorer.fit_ranges(collector.action_box, None)
-        self.run = _Run(model, self.config)
+        self.run = TrainingRun(model, self.config)
         spaces = collector.spaces
         self.buffer = ReplayBuffer(
             self.online.buffer_size, spaces.observation_dim, spaces.action_dim
@@ -145,7 +145,7 @@ class _Session:
         """The loop: act, learn, and now and then look, save or stop."""
         run, config = self.run, self.config
         with (
-            _stop_requests() as stop,
+            stop_requests() as stop,
             TrainProgress(self.out, first=run.step, total=config.steps) as progress,
         ):
             while run.step < config.steps:
@@ -192,7 +192,7 @@ class _Session:
             metrics = run.take_metrics()
             progress.log(run.step, metrics)
             if not all(math.isfinite(value) for value in metrics.values()):
-                raise FloatingPointError(_diverged(run.step, self.out))
+                raise FloatingPointError(diverged(run.step, self.out))
         progress.advance()
 
     def has_passed(self, period: int) -> bool:
@@ -204,7 +204,7 @@ class _Session:
         """A row of the learning curve, on the same starts each time; a snapshot when due."""
         self.count_seconds()
         if not all(bool(p.isfinite().all()) for p in self.run.parameters):
-            raise FloatingPointError(_diverged(self.run.step, self.out))
+            raise FloatingPointError(diverged(self.run.step, self.out))
         result = evaluate(
             self.policy,
             self.experiment.env,

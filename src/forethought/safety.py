@@ -10,10 +10,9 @@ An action is safe if braking to rest after it stays outside everything forbidden
 nearest to the commanded one is taken. Braking is a fixed rule of the state, so that braking on is
 safe wherever the last action was: with exact dynamics, what begins with a safe braking path never
 enters. That is a discrete-time control-barrier condition whose safe set is given by backup
-maneuvers. Walls are not known, and one may stop a coordinate that the way
-out needs: actions after which braking is safe also if any of the coordinates stops at once are
-preferred. (Of an obstacle 3 mm off a wall the first version thought it could pass on that side, and
-was pressed 2 mm into it.)
+maneuvers. Walls are not known, and one may stop a coordinate that the way out needs: actions after
+which braking is safe also if any of the coordinates stops at once are preferred. (An obstacle 0.003
+units off a wall was entered by 0.002 before: the filter thought it could pass on that side.)
 References: Ames et al. 2019, "Control barrier functions: theory and applications"; Gurriet et al.
 2020, "A scalable safety critical control framework" (backup sets); Wabersich and Zeilinger 2021,
 "A predictive safety filter for learning-based control".

@@ -55,7 +55,7 @@ def train_experiment(
     model = experiment.model.build(dataset.spaces)
     model.fit_statistics(dataset)
     if resume and (out / TRAIN_STATE).exists():
-        _check_same_run(experiment, out)
+        check_same_run(experiment, out)
     facts = {"name": experiment.dataset, "fingerprint": dataset.fingerprint, **dataset.metadata}
     save_config(out, experiment, dataset.spaces, dataset=facts, seed=experiment.train.seed)
     return train(model.to(device), view, experiment.train, out, resume=resume)
@@ -73,13 +73,13 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     for scratch in out.glob(".*.tmp"):  # of an attempt that was killed while it wrote
         scratch.unlink()
-    run = _Run(model, config)
+    run = TrainingRun(model, config)
     if resume and (out / TRAIN_STATE).exists():
         run.restore(out / TRAIN_STATE)
         save_model(out, run.averaged_state())  # the kill may have come between the two files
     loss_function = torch.compile(model) if config.compile else model
     with (
-        _stop_requests() as stop,
+        stop_requests() as stop,
         TrainProgress(out, first=run.step, total=config.steps) as progress,
     ):
         clock = time.perf_counter()
@@ -90,7 +90,7 @@ def train(
                 metrics = run.take_metrics()
                 progress.log(run.step, metrics)
                 if not all(math.isfinite(value) for value in metrics.values()):
-                    raise FloatingPointError(_diverged(run.step, out))
+                    raise FloatingPointError(diverged(run.step, out))
             progress.advance()
             if run.step % config.save_every == 0 or done or stop.requested:
                 now = time.perf_counter()
@@ -103,7 +103,7 @@ def train(
     return model
 
 
-def _check_same_run(experiment: Experiment, out: Path) -> None:
+def check_same_run(experiment: Experiment, out: Path) -> None:
     """Refuse to resume with another model or seed: the saved state would not fit, or would win."""
     begun: Experiment = load_config(out)["experiment"]
     now, then = to_json(experiment.model), to_json(begun.model)
@@ -130,7 +130,7 @@ def time_steps(
     """
     model = experiment.model.build(dataset.spaces)
     model.fit_statistics(dataset)
-    run, view = _Run(model, experiment.train), experiment.model.view(dataset)
+    run, view = TrainingRun(model, experiment.train), experiment.model.view(dataset)
     run.advance(model, view)
     began = clock()
     for _ in range(n_steps):
@@ -138,7 +138,7 @@ def time_steps(
     return (clock() - began) / n_steps
 
 
-class _Run:
+class TrainingRun:
     """A training run's mutable state: weights, moments, average, generators, step."""
 
     def __init__(self, model: Model, config: TrainConfig) -> None:
@@ -214,7 +214,7 @@ class _Run:
         more: JSON-able facts of a loop around this one, returned by ``restore``
         """
         if not all(bool(p.isfinite().all()) for p in self.parameters):
-            raise FloatingPointError(_diverged(self.step, out))
+            raise FloatingPointError(diverged(self.step, out))
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"average.{i}": v for i, v in enumerate(self.average)}
         for i, state in self.optimizer.state_dict()["state"].items():
@@ -308,7 +308,7 @@ def _autocast(device: torch.device, precision: str) -> contextlib.AbstractContex
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
-def _diverged(step: int, out: Path) -> str:
+def diverged(step: int, out: Path) -> str:
     return (
         f"training diverged at step {step}: the loss or a weight is not finite. What was saved "
         f"before is kept in {out}; lower train.learning_rate or check the data with `forethought "
@@ -321,7 +321,7 @@ class _StopFlag:
 
 
 @contextlib.contextmanager
-def _stop_requests() -> Iterator[_StopFlag]:
+def stop_requests() -> Iterator[_StopFlag]:
     """Turn the first Ctrl-C or SIGTERM into a flag, so no step is torn; a second one kills."""
     flag = _StopFlag()
 

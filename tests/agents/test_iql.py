@@ -14,7 +14,7 @@ from forethought.datasets.maze import build_maze
 from forethought.evaluation import EvaluationSettings, evaluate_checkpoint
 from forethought.models.base import Actor
 from forethought.registry import models, recipes
-from forethought.training import _Run, train_experiment
+from forethought.training import TrainingRun, train_experiment
 from forethought.types import Transitions
 
 DISCOUNT = 0.9
@@ -84,7 +84,7 @@ def trained() -> dict[float, IQL]:
         torch.manual_seed(0)
         model = config.build(dataset.spaces)
         model.fit_statistics(dataset)
-        run, view = _Run(model, train), config.view(dataset)
+        run, view = TrainingRun(model, train), config.view(dataset)
         for _ in range(700):
             run.advance(model, view)
         result[expectile] = model

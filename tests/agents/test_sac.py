@@ -9,7 +9,7 @@ import torch
 from forethought.agents.sac import SAC, SACConfig, squash
 from forethought.config import TrainConfig
 from forethought.data.replay import ReplayBuffer, Steps
-from forethought.training import _Run
+from forethought.training import TrainingRun
 from forethought.types import Spaces, Transitions
 
 SPACES = Spaces(observation_dim=3, action_dim=2)
@@ -185,7 +185,7 @@ def test_one_step_bandit_is_solved():
     train = TrainConfig(
         batch_size=128, learning_rate=3e-3, warmup_steps=0, schedule="constant", ema_decay=0.0
     )
-    run = _Run(model, train)
+    run = TrainingRun(model, train)
     for _ in range(400):
         run.advance(model, buffer)
     where = torch.linspace(-0.7, 0.7, 15)[:, None]

@@ -169,10 +169,10 @@ def test_figures_are_drawn_from_partial_results():
         "iql-multi2d-large": fake_row("IQL", "multi2d-large", 9.0, curve=fake_curve(1, 9)),
     }
     figures = study.plot(parts)
-    assert set(figures) == {"table-5-1", "table-5-1-curves"}
-    bars = [bar for ax in figures["table-5-1"].axes for bar in ax.patches]
+    assert set(figures) == {"scores", "curves"}
+    bars = [bar for ax in figures["scores"].axes for bar in ax.patches]
     assert sorted(bar.get_height() for bar in bars) == [9.0, 150.0]
-    (curve,) = [line for line in figures["table-5-1-curves"].axes[-1].lines]
+    (curve,) = [line for line in figures["curves"].axes[-1].lines]
     np.testing.assert_allclose(curve.get_xydata(), [[1, 1], [2, 9]])
 
 

@@ -25,7 +25,7 @@ from forethought.config import ModelConfig
 from forethought.data.episodes import EpisodeDataset
 from forethought.data.normalizers import Normalizer, NormalizerKind
 from forethought.data.views import HindsightGoals, TransitionView
-from forethought.models.base import Actor, Model
+from forethought.models.base import Actor, Model, follow
 from forethought.nn.ensemble import EnsembleMLP
 from forethought.nn.mlp import mlp
 from forethought.registry import models
@@ -149,22 +149,9 @@ class IQL(Model, Actor):
         error = (z_action - self.policy(z).tanh()) / log_std.exp()
         return -(0.5 * error.square() + log_std).sum(dim=-1)
 
-    @torch.no_grad()
     def after_step(self) -> None:
         """Move the target networks toward the critics."""
-        targets = [p.data for p in self.target_critics.parameters()]
-        critics = [p.data for p in self.critics.parameters()]
-        torch._foreach_lerp_(targets, critics, self.config.target_rate)
-
-    def parameter_groups(self, weight_decay: float) -> list[dict]:
-        """Weight decay on matrices only; biases of the critics are stacks of rows."""
-        named = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
-        biases = [p for name, p in named if p.ndim < 2 or "bias" in name]
-        matrices = [p for name, p in named if p.ndim >= 2 and "bias" not in name]
-        return [
-            {"params": matrices, "weight_decay": weight_decay},
-            {"params": biases, "weight_decay": 0.0},
-        ]
+        follow(self.target_critics, self.critics, self.config.target_rate)
 
     @torch.no_grad()
     def act(self, observation: Tensor, goal: Tensor | None = None) -> Tensor:

@@ -34,7 +34,7 @@ from forethought.config import ModelConfig
 from forethought.data.episodes import EpisodeDataset
 from forethought.data.normalizers import Normalizer
 from forethought.data.views import TransitionView
-from forethought.models.base import Actor, Explorer, Model
+from forethought.models.base import Actor, Explorer, Model, follow
 from forethought.nn.ensemble import EnsembleMLP
 from forethought.nn.mlp import mlp
 from forethought.nn.twin import judge, learn_and_lead
@@ -197,22 +197,9 @@ class SAC(Model, Actor, Explorer):
         parts = ("policy.", "observation_normalizer.", "action_normalizer.")
         return {name: value for name, value in self.state_dict().items() if name.startswith(parts)}
 
-    @torch.no_grad()
     def after_step(self) -> None:
         """Move the target critics toward the critics."""
-        targets = [p.data for p in self.target_critics.parameters()]
-        critics = [p.data for p in self.critics.parameters()]
-        torch._foreach_lerp_(targets, critics, self.config.target_rate)
-
-    def parameter_groups(self, weight_decay: float) -> list[dict]:
-        """Weight decay on matrices only; biases of the critics are stacks of rows."""
-        named = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
-        matrices = [p for name, p in named if p.ndim >= 2 and "bias" not in name]
-        others = [p for name, p in named if p.ndim < 2 or "bias" in name]
-        return [
-            {"params": matrices, "weight_decay": weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ]
+        follow(self.target_critics, self.critics, self.config.target_rate)
 
 
 def squash(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:

@@ -58,14 +58,22 @@ class Model(nn.Module, ABC):
 
     def parameter_groups(self, weight_decay: float) -> list[dict]:
         """Optimizer groups; by default weight decay on matrices and convolutions only."""
-        trainable = [p for p in self.parameters() if p.requires_grad]
-        matrices = [p for p in trainable if p.ndim >= 2]
-        others = [p for p in trainable if p.ndim < 2]
+        named = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
+        # biases of an ensemble are stacks of rows
+        matrices = [p for name, p in named if p.ndim >= 2 and "bias" not in name]
+        others = [p for name, p in named if p.ndim < 2 or "bias" in name]
         groups = [
             {"params": matrices, "weight_decay": weight_decay},
             {"params": others, "weight_decay": 0.0},
         ]
         return [group for group in groups if group["params"]]
+
+
+@torch.no_grad()
+def follow(target: nn.Module, trained: nn.Module, rate: float) -> None:
+    """Move a target network's weights toward the trained one's, by ``rate`` of the way."""
+    targets, weights = [p.data for p in target.parameters()], [p.data for p in trained.parameters()]
+    torch._foreach_lerp_(targets, weights, rate)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ from forethought.config import ModelConfig
 from forethought.data.episodes import EpisodeDataset
 from forethought.data.normalizers import Normalizer, NormalizerKind
 from forethought.data.views import TransitionView
-from forethought.models.base import Actor, Explorer, Model, OccupancyModel, require
+from forethought.models.base import Actor, Explorer, Model, OccupancyModel, follow, require
 from forethought.types import Spaces, Transitions
 
 
@@ -181,12 +181,9 @@ class GammaModel(Model, OccupancyModel):
         uniform = torch.rand(batch, generator=generator, device=like.device)
         return -torch.expm1(uniform * math.log1p(-most))
 
-    @torch.no_grad()
     def after_step(self) -> None:
         """Move the target network toward the trained one (Algorithms 2 and 3, line 9)."""
-        pairs = list(zip(self.target.parameters(), self.network.parameters(), strict=True))
-        targets, trained = [t.data for t, _ in pairs], [p.data for _, p in pairs]
-        torch._foreach_lerp_(targets, trained, self.gamma_config.target_rate)
+        follow(self.target, self.network, self.gamma_config.target_rate)
 
     @torch.no_grad()
     def sample(
@@ -210,7 +207,7 @@ class GammaModel(Model, OccupancyModel):
     def _given_for(self, observation: Tensor, action: Tensor, discount: float | None) -> Tensor:
         asked = self.discount if discount is None else discount
         most = self.gamma_config.most_discount or self.discount
-        if not 0 <= asked <= most or (asked != self.discount and asked > most):
+        if not 0 <= asked <= most:
             raise ValueError(f"discount {asked} is beyond what this model was trained for ({most})")
         if asked != self.discount and not self.gamma_config.most_discount:
             raise ValueError(

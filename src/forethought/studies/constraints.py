@@ -54,7 +54,7 @@ ROWS = (
 @studies.register("constraints")
 def constraints() -> Study:
     """Hard constraints on plans, and executions with a new obstacle."""
-    parts = [Part(name="plans", minutes=12, compute=hard_plans)]
+    parts = [Part(name="plans", minutes=1, compute=hard_plans)]
     parts += [
         Part(
             name=f"{kind}/{row}",

@@ -244,9 +244,9 @@ def plot(parts: Parts) -> dict[str, Figure]:
     """Bars of all rows, and the learners' curves."""
     figures = {}
     if any(f"{key}-{cell}" in parts for key in LEARNED for cell in CELLS):
-        figures["table-5-1"] = figure_bars(parts)
+        figures["scores"] = figure_bars(parts)
     if any(part.get("curve") for part in parts.values() if isinstance(part, Mapping)):
-        figures["table-5-1-curves"] = figure_curves(parts)
+        figures["curves"] = figure_curves(parts)
     return figures
 
 
