@@ -568,13 +568,13 @@ def test_damaged_training_state_is_refused(place, refuses):
 
 
 def test_interrupted_training_says_how_to_go_on(place, monkeypatch, capsys):
-    advance = training._Run.advance
+    advance = training.TrainingRun.advance
 
     def interrupt(*arguments):
         os.kill(os.getpid(), signal.SIGINT)
         return advance(*arguments)
 
-    monkeypatch.setattr(training._Run, "advance", interrupt)
+    monkeypatch.setattr(training.TrainingRun, "advance", interrupt)
     words = ["train", RECIPE, "--data", "data", "--out", "with space", *TINY]
     assert run(*words) == 130
     stderr = capsys.readouterr().err
