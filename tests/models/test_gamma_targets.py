@@ -134,6 +134,12 @@ class Says(nn.Module):
         return self.weight * (x[:, :1] if self.judges else torch.ones_like(x[:, :1]))
 
 
+def slope_of(network: nn.Module) -> Tensor:
+    (parameter,) = network.parameters()
+    assert parameter.grad is not None
+    return parameter.grad
+
+
 @pytest.mark.parametrize("objective", ["least-squares", "original"])
 def test_gan_is_shown_the_mixture_as_real_and_its_own_states_as_fake(objective):
     """Algorithm 2 with D(z) = z: the losses are those of the shares of each state."""
@@ -157,12 +163,39 @@ def test_gan_is_shown_the_mixture_as_real_and_its_own_states_as_fake(objective):
     assert float(metrics["generator"]) == pytest.approx(generated, rel=1e-4)
     loss.backward()
     # the generator climbs D, and D does not learn from the generator's loss
-    assert float(model.network.weight.grad) < 0
+    assert float(slope_of(model.network)) < 0
     slope = {
         "least-squares": real(lambda z: 2 * (z - 1) * z) + 2 * fake**2,
         "original": real(lambda z: -z / (1 + math.exp(z))) + fake / (1 + math.exp(-fake)),
     }[objective]
-    assert float(model.discriminator.weight.grad) == pytest.approx(slope, rel=0.02)
+    assert float(slope_of(model.discriminator)) == pytest.approx(slope, rel=0.02)
+
+
+def test_a_batch_too_small_to_split_is_refused():
+    whole = batch()
+    one = Bootstrap(**{name: value[:1] for name, value in vars(whole).items()})
+    with pytest.raises(ValueError, match=r"batch_size must be at least 2"):
+        GammaMatchingConfig(width=8, blocks=1).build(SPACES).bootstrapped_loss(one, None)
+
+
+def test_trained_horizons_are_spread_evenly_in_their_logarithm():
+    model = GammaMatchingConfig(width=8, blocks=1, most_discount=0.99).build(SPACES)
+    discount = model._draw_discounts(N, torch.zeros(()), seeded())
+    share = -torch.log1p(-discount) / math.log(100)
+    assert 0 <= float(share.min()) and float(discount.max()) <= 0.99
+    for level in (0.25, 0.5, 0.75):
+        assert float((share < level).float().mean()) == pytest.approx(level, abs=0.005)
+    told = model.given(torch.zeros(N, 1), torch.zeros(N, 1), discount)
+    torch.testing.assert_close(told[:, 2], 2 * share - 1)
+    torch.testing.assert_close(told[:, 3], discount)
+
+
+def test_a_raw_sigma_is_in_environment_units():
+    model = GammaFlowConfig(
+        transforms=2, width=8, sigma=0.1, sigma_unit="raw", terminal_flag=True
+    ).build(SPACES)
+    model.observation_normalizer.scale.fill_(4.0)
+    torch.testing.assert_close(model._sigma(), torch.tensor([0.025, 0.1]))
 
 
 @pytest.mark.parametrize("flag", [False, True])

@@ -92,6 +92,10 @@ class GammaMatching(GammaModel, DensityModel):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Rows are split: the first share learns the single step, the rest bootstraps."""
         size, device = len(batch.z_next), batch.z_next.device
+        if size < 2:
+            raise ValueError(
+                "gamma-matching splits its batches; train.batch_size must be at least 2"
+            )
         count = min(max(1, round(self.config.one_step_share * size)), size - 1)
         noise = torch.randn(size, self.state_dim, generator=generator, device=device)
         t = torch.rand(size, generator=generator, device=device)
