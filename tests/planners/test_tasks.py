@@ -1,5 +1,7 @@
 """Laws of the task planner: waypoints, hard terms, keeping a plan, errors, reports."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from forethought.models.base import SamplerConfig
 from forethought.planners.diffusion import DiffusionPlanner, DiffusionPlannerConfig
 from forethought.planners.routes import Support
 from forethought.planners.tasks import TaskPlanner
+from forethought.types import Plan
 
 CONFIG = DiffusionPlannerConfig(sampler=SamplerConfig(kind="ddpm", steps=3), candidates=3)
 START, GOAL = torch.tensor([[0.25, -1.0, 0.5]]), torch.tensor([[1.5, 0.25, -0.75]])
@@ -54,14 +57,42 @@ def test_a_plan_that_is_still_followed_is_kept_from_where_it_is(exact_model):
     planner = TaskPlanner(exact_model, CONFIG, waypoints=torch.tensor([[0.5, 0.5, 0.0]]))
     plan = planner.plan(START, goal=GOAL, generator=generator())
     rows = plan.trajectory.observations[0]
-    later = planner.plan(rows[2:3], goal=GOAL, previous=plan, generator=generator())
-    step = int((rows - rows[2]).norm(dim=-1).argmin())
+    due = replace(plan, elapsed=3)
+    later = planner.plan(rows[2:3], goal=GOAL, previous=due, generator=generator())
+    step = 2
     assert torch.equal(later.trajectory.observations[0], rows[step:])
     assert later.stats["network_calls"] == 0
     passed = int(plan.stats["waypoint_steps"][0]) <= step
     assert later.stats["waypoints_passed"] == int(passed)
-    far = planner.plan(rows[2:3] + 50.0, goal=GOAL, previous=plan, generator=generator())
+    far = planner.plan(rows[2:3] + 50.0, goal=GOAL, previous=due, generator=generator())
     assert far.stats["network_calls"] > 0
+
+
+def test_a_plan_along_which_nothing_advances_is_not_kept(exact_model):
+    planner = TaskPlanner(exact_model, CONFIG, detours=False)
+    plan = planner.plan(START, goal=GOAL, generator=generator())
+    rows = plan.trajectory.observations[0]
+
+    def after(step: int, plan: Plan) -> Plan:
+        due = replace(plan, elapsed=7)
+        return planner.plan(rows[step : step + 1], goal=GOAL, previous=due, generator=generator())
+
+    first = after(0, plan)  # too early to tell: the system may have had to accelerate
+    assert first.stats["network_calls"] == 0
+    assert after(0, first).stats["network_calls"] > 0
+    assert after(6, first).stats["network_calls"] == 0
+
+
+def test_a_new_plan_keeps_the_times_of_its_waypoints_from_the_first_one(exact_model):
+    waypoints = torch.tensor([[0.5, 0.5, 0.0], [-1.0, 0.25, 0.5]])
+    planner = TaskPlanner(exact_model, CONFIG, waypoints=waypoints, times=(3, 7))
+    plan = planner.plan(START, goal=GOAL, generator=generator())
+    rows = plan.trajectory.observations[0]
+    for start, calls in ((rows[4:5], False), (rows[4:5] + 50.0, True)):
+        due = replace(plan, elapsed=4)
+        later = planner.plan(start, goal=GOAL, previous=due, generator=generator())
+        assert (later.stats["network_calls"] > 0) == calls
+        assert later.stats["waypoint_steps"] == [3] and later.stats["waypoints_passed"] == 1
 
 
 def test_ends_inside_an_obstacle_are_refused_with_their_depth(exact_model):

@@ -9,7 +9,7 @@
 
 The plan has a row for every environment step, so what was checked is what is tracked. When asked
 again, the planner keeps a plan that it is still on: a new one could choose the other side of an
-obstacle every time.
+obstacle every time. A plan along which nothing advances any more, as at a wall, is not kept.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from forethought.models.base import (
     require,
 )
 from forethought.planners.base import Planner
+from forethought.planners.dense import dense, join, remainder, still, watch
 from forethought.planners.diffusion import DiffusionPlannerConfig
 from forethought.planners.routes import Routes, Support, imagine_states
 from forethought.types import Pin, Plan, Trajectory
@@ -106,6 +107,8 @@ class TaskPlanner(Planner):
     ) -> Plan:
         """One environment at a time: observation and goal are (1, O).
 
+        previous: with ``elapsed``, the environment steps since it was returned
+
         Raises ValueError for a goal or waypoint, or a first observation, that breaks a hard term.
         """
         began = time.perf_counter()
@@ -114,13 +117,16 @@ class TaskPlanner(Planner):
                 f"TaskPlanner plans to a goal for one environment at a time; got "
                 f"{len(observation)} observations and {'no' if goal is None else 'a'} goal"
             )
-        passed, kept = 0, None
+        passed, begun, kept = 0, 0, None
         if previous is not None:
-            step, apart = _nearest_step(previous.trajectory, observation)
+            begun = previous.stats["begun"] + previous.elapsed
+            step, apart = self._step_of(previous, observation)
             passed = sum(int(at) <= step for at in previous.stats["waypoint_steps"])
             passed += int(previous.stats["waypoints_passed"])
-            if apart <= self.keep_within and previous.stats["is_met"]:
-                kept = _remainder(previous, step)
+            watched, advances = watch(previous, step)
+            if apart <= self.keep_within and previous.stats["is_met"] and advances:
+                kept = remainder(previous, step)
+                kept = replace(kept, stats={**kept.stats, "watched": watched, "begun": begun})
         else:
             self._refuse_broken(observation, "start")
         self._refuse_broken(goal, "goal")
@@ -131,13 +137,25 @@ class TaskPlanner(Planner):
         dims = sorted({d for term in self.terms if term.is_hard for d in term.region_dims})
         if dims and self.detours and self._support is None:
             self._support = Support(self._imagine(observation, goal, generator), dims)
-        legs, met, here, clock = [], True, observation, 0
+        legs, met, here, clock = [], True, observation, begun
         for index, stop in enumerate(stops):
-            at = self._times[passed + index] if self._times and index < len(stops) - 1 else None
-            pieces, good = self._leg(here, stop, None if at is None else at - clock, generator)
-            legs.append(_join(pieces))
+            steps = None
+            if self._times and index < len(stops) - 1:
+                rows = round((self._times[passed + index] - clock) / self._row_steps)
+                steps = self._row_steps * max(1, rows)
+            pieces, good = self._leg(here, stop, steps, generator)
+            legs.append(join(pieces))
             clock, here, met = clock + legs[-1].horizon - 1, stop, met and good
-        return self._finish(legs, passed, met, time.perf_counter() - began)
+        plan = self._finish(legs, passed, met, time.perf_counter() - began)
+        return replace(plan, stats={**plan.stats, "begun": begun})
+
+    def _step_of(self, plan: Plan, observation: Tensor) -> tuple[int, float]:
+        """Row of an earlier plan at which the system is, and how far from it: by the clock where
+        waypoints have times, else the nearest row up to it. A later row may look alike, and a
+        controller that looks ahead would run ever faster along a plan that is kept from there."""
+        apart = (plan.trajectory.observations[0, : plan.elapsed + 1] - observation).norm(dim=-1)
+        step = len(apart) - 1 if self._times else int(apart.argmin())
+        return step, float(apart[step])
 
     def _refuse_broken(self, observation: Tensor, name: str) -> None:
         broken = {k: float(v[0]) for k, v in self._at_rest(observation).items() if v[0] > 0}
@@ -150,7 +168,7 @@ class TaskPlanner(Planner):
     def _at_rest(self, observation: Tensor) -> dict[str, Tensor]:
         """Violation of the hard terms by staying at an observation (1, O)."""
         return report_violations(
-            _still(observation[:, None]), [term for term in self.terms if term.is_hard]
+            still(observation[:, None]), [term for term in self.terms if term.is_hard]
         )
 
     def _leg(
@@ -235,8 +253,8 @@ class TaskPlanner(Planner):
         best, score = self._choose(drawn, arrival, hard, now)
         pieces = []
         for i in range(n):
-            dense = interpolate(drawn[i : i + 1, int(best[i])])
-            pieces.append(_dense(dense[:, : int(arrival[i]) + 1]))
+            rows = interpolate(drawn[i : i + 1, int(best[i])])
+            pieces.append(dense(rows[:, : int(arrival[i]) + 1]))
         return pieces, score
 
     def _count(self, level: int, estimate: Trajectory, sample: Trajectory | None = None) -> None:
@@ -259,7 +277,7 @@ class TaskPlanner(Planner):
         score = torch.zeros(shape) if score is None else score.clamp(min=_BROKEN / 2)
         for term in hard:
             # a plan cannot undo that it begins inside: only what it adds counts
-            begun = term.violation(_still(drawn.observations[:, 0, :1]))[:, None]
+            begun = term.violation(still(drawn.observations[:, 0, :1]))[:, None]
             excess = term.violation(flat).unflatten(0, shape)
             score = torch.where(excess > begun + 1e-6 * (begun > 0), 2 * _BROKEN - excess, score)
         score = self._doubt_unsupported(score, flat, arrival)
@@ -287,7 +305,7 @@ class TaskPlanner(Planner):
             for term in self.terms:
                 if term.delay is not None and self._times is None:
                     leg = term.delay(leg)
-            whole = leg if whole is None else _join([whole, leg])
+            whole = leg if whole is None else join([whole, leg])
             steps.append(whole.horizon - 1)
         assert whole is not None, "there is always a leg to the goal"
         violations = report_violations(whole, self.terms)
@@ -311,40 +329,3 @@ _BROKEN = -1e3  # scores at or below this break a hard term
 
 def _single(generator: Generator) -> torch.Generator | None:
     return generator[0] if isinstance(generator, Sequence) else generator
-
-
-def _dense(rows: Tensor) -> Trajectory:
-    return Trajectory(observations=rows, actions=rows[..., :0], times=torch.arange(rows.shape[1]))
-
-
-def _still(observation: Tensor) -> Trajectory:
-    """Staying at observations (batch, 1, O)."""
-    pair = observation.expand(-1, 2, -1)
-    return Trajectory(observations=pair, actions=pair[..., :0], times=torch.tensor([0, 1]))
-
-
-def _join(pieces: Sequence[Trajectory]) -> Trajectory:
-    """Dense pieces one after the other; each begins where the one before ends."""
-    rows = [pieces[0].observations, *(piece.observations[:, 1:] for piece in pieces[1:])]
-    return _dense(torch.cat(rows, dim=1))
-
-
-def _nearest_step(trajectory: Trajectory, observation: Tensor) -> tuple[int, float]:
-    apart = (trajectory.observations[0] - observation).norm(dim=-1)
-    return int(apart.argmin()), float(apart.min())
-
-
-def _remainder(plan: Plan, step: int) -> Plan:
-    """What is left of a dense plan from ``step`` on, at least two rows."""
-    step = min(step, plan.trajectory.horizon - 2)
-    left = [int(at) - step for at in plan.stats["waypoint_steps"]]
-    return Plan(
-        trajectory=_dense(plan.trajectory.observations[:, step:]),
-        stats={
-            **plan.stats,
-            "arrival": plan.stats["arrival"] - step,
-            "network_calls": 0,
-            "waypoint_steps": [at for at in left if at > 0],
-            "waypoints_passed": plan.stats["waypoints_passed"] + sum(at <= 0 for at in left),
-        },
-    )
