@@ -69,7 +69,8 @@ def test_a_plan_that_is_still_followed_is_kept_from_where_it_is(exact_model):
 
 
 def test_a_plan_along_which_nothing_advances_is_not_kept(exact_model):
-    planner = TaskPlanner(exact_model, CONFIG, detours=False)
+    waypoints = torch.tensor([[0.5, 0.5, 0.0], [-1.0, 0.25, 0.5]])  # for a long plan
+    planner = TaskPlanner(exact_model, CONFIG, waypoints=waypoints, detours=False)
     plan = planner.plan(START, goal=GOAL, generator=generator())
     rows = plan.trajectory.observations[0]
 
