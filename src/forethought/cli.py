@@ -95,22 +95,30 @@ class Train:
     """go on from the folder's last saved state"""
     model: ModelConfig
     train: TrainConfig
-    planner: PlannerConfig
-    control: ControlConfig
+
+    def experiment(self) -> Experiment:
+        """The recipe with the settings given as flags."""
+        recipe = commands.find_recipe(self.recipe)
+        return dataclasses.replace(recipe, model=self.model, train=self.train)
 
     def run(self) -> None:
-        experiment = dataclasses.replace(
-            commands.find_recipe(self.recipe),
-            model=self.model,
-            train=self.train,
-            planner=self.planner,
-            control=self.control,
-        )
-        commands.train(experiment, self.out, self.data, self.device, self.resume, console)
+        commands.train(self.experiment(), self.out, self.data, self.device, self.resume, console)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOnline(Train):
+class TrainPlanner(Train):
+    """Train a recipe that plans; its settings follow as flags."""
+
+    planner: PlannerConfig
+    control: ControlConfig
+
+    def experiment(self) -> Experiment:
+        changed = super().experiment()
+        return dataclasses.replace(changed, planner=self.planner, control=self.control)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOnline(TrainPlanner):
     """Train an agent that gathers its own data; its settings follow as flags."""
 
     online: OnlineConfig
@@ -120,14 +128,7 @@ class TrainOnline(Train):
             raise ValueError(
                 f"--data {self.data}: {self.recipe} gathers its own data; leave it out"
             )
-        experiment = dataclasses.replace(
-            commands.find_recipe(self.recipe),
-            model=self.model,
-            train=self.train,
-            planner=self.planner,
-            control=self.control,
-            online=self.online,
-        )
+        experiment = dataclasses.replace(self.experiment(), online=self.online)
         commands.train(experiment, self.out, None, self.device, self.resume, console)
 
 
@@ -344,7 +345,7 @@ def _parse(words: list[str]) -> Any:
 def _parse_command(command: Any, program: str, words: list[str]) -> Any:
     """Parse flags; commands about a recipe or checkpoint take its settings as defaults."""
     fields = {field.name: field for field in dataclasses.fields(command)}
-    if "planner" not in fields:
+    if command is not Train and "planner" not in fields:
         return _parse_flags(command, program, words)
     first = next(iter(fields)).upper()
     if words and words[0] in ("-h", "--help"):
@@ -354,8 +355,7 @@ def _parse_command(command: Any, program: str, words: list[str]) -> Any:
     if not words or words[0].startswith("-"):
         raise ValueError(f"{first} comes first: {program} {first} [flags]; see `forethought list`")
     experiment: Experiment = commands.find_experiment(words[0], is_recipe=command is Train)
-    if command is Train and experiment.online is not None:
-        command = TrainOnline
+    command = _for_experiment(command, experiment)
     given: dict[str, Any] = {}
     for field in dataclasses.fields(command):
         if field.name in ("model", "train", "planner", "control", "online"):
@@ -365,6 +365,16 @@ def _parse_command(command: Any, program: str, words: list[str]) -> Any:
         else:
             given[field.name] = tyro.MISSING
     return _parse_flags(command, program, words, default=command(**given))
+
+
+def _for_experiment(command: Any, experiment: Experiment) -> Any:
+    """The command with the flags that fit the experiment; ValueError if it can have none."""
+    if command is Train:
+        if experiment.planner is None:
+            return Train
+        return TrainPlanner if experiment.online is None else TrainOnline
+    experiment.require_planner()
+    return command
 
 
 def _parse_flags(command: Any, program: str, words: list[str], **default: Any) -> Any:

@@ -124,7 +124,8 @@ def train(
         _check_same_data(out, dataset)
     console.print(f"training {experiment.name} for {experiment.train.steps:,} steps into {out}")
     train_experiment(experiment, dataset, out, device=found, resume=resume)
-    console.print(f"done; score it with\n  forethought evaluate {out} --episodes 100")
+    words = "" if experiment.planner is None else " --episodes 100"
+    console.print(f"done; score it with\n  forethought evaluate {out}{words}")
 
 
 def _train_online(

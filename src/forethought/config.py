@@ -179,10 +179,20 @@ class Experiment:
     """Gymnasium id of the environment to evaluate in"""
     model: ModelConfig
     train: TrainConfig = field(default_factory=TrainConfig)
-    planner: PlannerConfig
+    planner: PlannerConfig | None = None
+    """None for a model that predicts and does not act"""
     control: ControlConfig = field(default_factory=ControlConfig)
     online: OnlineConfig | None = None
     """for agents that gather their own data"""
+
+    def require_planner(self) -> PlannerConfig:
+        """Its planner; ValueError if it has none."""
+        if self.planner is None:
+            raise ValueError(
+                f"{self.name} predicts and does not act: it has no planner. `forethought evaluate` "
+                "scores its predictions; what else can be asked of it is in docs/gamma.md"
+            )
+        return self.planner
 
 
 _REGISTRIES = {ModelConfig: models, PlannerConfig: planners}
