@@ -33,6 +33,7 @@ LAYERS = {
     "rollout": 6,
     "scores": 6,
     "distances": 6,
+    "occupancy": 6,
     "collector": 6,
     "datasets": 7,
     "training": 7,

@@ -28,7 +28,7 @@ from forethought.config import Experiment, OnlineConfig, TrainConfig, from_json,
 from forethought.data.episodes import EpisodeDataset
 from forethought.models.dynamics import DynamicsConfig
 from forethought.models.gamma_matching import GammaMatchingConfig
-from forethought.online import load_snapshot, recorded_dataset, train_online
+from forethought.online import export_policy, load_snapshot, recorded_dataset, train_online
 from forethought.planners.reactive import ReactiveConfig
 from forethought.registry import recipes
 from forethought.training import TrainingInterrupted
@@ -163,6 +163,12 @@ def test_a_run_leaves_all_that_it_did(tmp_path):
     last = load_snapshot(tmp_path / rows[-1]["snapshot"])
     torch.testing.assert_close(last.act(observation), agent.act(observation), rtol=0, atol=0)
     assert bool((agent.observation_normalizer.scale != 1).all())
+    for snapshot in ("", rows[-1]["snapshot"].removeprefix("snapshots/")):
+        export_policy(tmp_path, tmp_path / "policy", snapshot=snapshot)
+        policy = load_model(tmp_path / "policy")
+        torch.testing.assert_close(policy.act(observation), agent.act(observation), rtol=0, atol=0)
+    kept = load_tensors(tmp_path / "policy" / "model.safetensors")[0]
+    assert not any(name.startswith("critics") for name in kept)
 
 
 def test_steps_and_updates_keep_their_ratio(tmp_path):

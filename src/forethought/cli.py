@@ -51,8 +51,8 @@ class DataBuild:
     out: Path | None = None
     """folder to write; default data/NAME"""
     seed: int = 0
-    steps: int = 1_000_000
-    """environment steps"""
+    steps: int | None = None
+    """environment steps; by default as many as the data set's builder says (mazes: a million)"""
 
     def run(self) -> None:
         commands.build_data(self.name, self.out, self.seed, self.steps, console)

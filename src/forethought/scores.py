@@ -56,6 +56,20 @@ def interquartile_mean(values: Sequence[float]) -> float:
     return float((weight * array).sum() / weight.sum())
 
 
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
+    """Spearman's: the correlation of ranks, equal values sharing their mean rank."""
+    a, b = (np.asarray(values, dtype=np.float64) for values in (first, second))
+    if a.shape != b.shape or a.ndim != 1 or len(a) < 2:
+        raise ValueError(
+            f"ranks of two lists of one length are compared; got {a.shape} and {b.shape}"
+        )
+    ranks = []
+    for values in (a, b):
+        _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+        ranks.append((np.cumsum(counts) - (counts - 1) / 2)[place])
+    return float(np.corrcoef(*ranks)[0, 1])
+
+
 def paired_difference(
     first: Sequence[dict[str, Any]], second: Sequence[dict[str, Any]]
 ) -> tuple[float, float, float]:

@@ -212,6 +212,23 @@ class SAC(Model, Actor, Explorer):
     def explore(self, observation: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return self.draw(observation, generator)[0]
 
+    @torch.no_grad()
+    def action_nodes(self, observation: Tensor, n_nodes: int) -> tuple[Tensor, Tensor]:
+        """Actions (batch, n_nodes, 1) and weights (n_nodes,) whose sums are expectations over the
+        policy's action (Gauss-Hermite quadrature); for policies with one action dimension."""
+        if self.spaces.action_dim != 1:
+            raise ValueError(
+                f"quadrature over actions is for one action dimension, not "
+                f"{self.spaces.action_dim}; draw actions with explore"
+            )
+        places, weights = np.polynomial.hermite_e.hermegauss(n_nodes)
+        z = self.observation_normalizer.normalize(observation)
+        mean, log_std = self.policy(z).chunk(2, dim=-1)  # (B, 1)
+        steps = torch.from_numpy(places).to(mean)
+        z_action = (mean + log_std.clamp(*LOG_STD_RANGE).exp() * steps).tanh()
+        actions = self.action_normalizer.denormalize(z_action[..., None])
+        return actions, torch.from_numpy(weights / weights.sum()).to(mean)
+
     def actor_state(self) -> dict[str, Tensor]:
         parts = ("policy.", "observation_normalizer.", "action_normalizer.")
         return {name: value for name, value in self.state_dict().items() if name.startswith(parts)}

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from forethought.checkpoint import load_model
+from forethought.checkpoint import find_checkpoint, load_model
 from forethought.config import ModelConfig
 from forethought.data.episodes import EpisodeDataset
 from forethought.data.normalizers import Normalizer, NormalizerKind
@@ -78,7 +78,7 @@ class GammaConfig(ModelConfig):
 @torch.no_grad()
 def draw_actions(path: str, dataset: EpisodeDataset, chunk: int = 8192) -> np.ndarray:
     """One action (rows, A) of the policy at ``path`` for every observation of ``dataset``."""
-    policy = load_model(path)
+    policy = load_model(find_checkpoint(path))
     wanted, found = dataset.spaces, policy.spaces
     if (wanted.observation_dim, wanted.action_dim) != (found.observation_dim, found.action_dim):
         raise ValueError(
@@ -87,7 +87,7 @@ def draw_actions(path: str, dataset: EpisodeDataset, chunk: int = 8192) -> np.nd
             f"{wanted.action_dim}"
         )
     generator = torch.Generator().manual_seed(0)
-    rows = torch.from_numpy(np.ascontiguousarray(dataset.observations))
+    rows = torch.from_numpy(np.array(dataset.observations))  # a copy: the file is read-only
     if isinstance(policy, Explorer):
         drawn = [policy.explore(part, generator) for part in rows.split(chunk)]
     else:
