@@ -140,6 +140,22 @@ def test_entropy_along_the_way_keeps_the_soft_value(name):
     assert float((expected - model.expand(s, agent, seeded())).min()) > 1.0
 
 
+def test_nothing_follows_where_the_episode_has_ended():
+    torch.manual_seed(0)
+    gamma = GammaMatchingConfig(width=8, blocks=1, discount=0.8, terminal_flag=True)
+    model = GammaMVEConfig(sac=SAC, gamma=gamma, samples=2).build(SPACES)
+    model.reward_of = lambda states: states[..., 0]
+    flags = torch.tensor([[0.0, 1.0]])  # one of the two samples is an end
+    model.world.sample = lambda o, a, n, generator=None: torch.stack(
+        [o.expand(-1, n), flags.expand(len(o), -1)], dim=-1
+    )
+    set_exact_critics(model.agent)
+    s = observations(4)
+    weight, rest = (1 - DISCOUNT) / (1 - 0.8), (DISCOUNT - 0.8) / (1 - 0.8)
+    expected = 0.5 * (weight / (1 - DISCOUNT) + rest * SLOPE) * s[:, 0]
+    torch.testing.assert_close(model.expand(s, model.agent, seeded()), expected)
+
+
 def test_the_expansion_reaches_the_critics_target():
     for model in (mve(2), gamma_mve(0.8, 1)):
         s, n = observations(), 12
@@ -277,6 +293,8 @@ def test_settings_of_models_within_models_survive_json():
 def test_settings_that_make_no_sense_are_refused():
     with pytest.raises(ValueError, match=r"model\.gamma\.discount is 0.99"):
         GammaMVEConfig(gamma=GammaMatchingConfig(discount=0.99))
+    with pytest.raises(ValueError, match="Use one step, or no flag"):
+        GammaMVEConfig(rollout=2, gamma=GammaMatchingConfig(discount=0.8, terminal_flag=True))
     with pytest.raises(ValueError, match="model.rollout is 0"):
         MVEConfig(rollout=0)
     with pytest.raises(ValueError, match="model.real_share is 2"):
