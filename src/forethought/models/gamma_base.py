@@ -88,17 +88,12 @@ def draw_actions(path: str, dataset: EpisodeDataset, chunk: int = 8192) -> np.nd
         )
     generator = torch.Generator().manual_seed(0)
     rows = torch.from_numpy(np.array(dataset.observations))  # a copy: the file is read-only
-    if isinstance(policy, Explorer):
-        drawn = [policy.explore(part, generator) for part in rows.split(chunk)]
-    else:
-        actor = require(policy, Actor, needed_by="a gamma-model's policy")
-        drawn = [actor.act(part) for part in rows.split(chunk)]
-    return torch.cat(drawn).numpy()
+    act = stochastic_policy(policy)
+    return torch.cat([act(part, generator) for part in rows.split(chunk)]).numpy()
 
 
-def stochastic_policy(path: str) -> StochasticPolicy:
-    """The policy in a checkpoint folder, as rollouts and simulations ask it."""
-    policy = load_model(path)
+def stochastic_policy(policy: Model) -> StochasticPolicy:
+    """A trained policy as rollouts and simulations ask it: with its noise, if it has any."""
     if isinstance(policy, Explorer):
         return policy.explore
     actor = require(policy, Actor, needed_by="a gamma-model's policy")

@@ -48,8 +48,7 @@ from forethought.training import train_experiment
 Array = NDArray[np.float64]
 DISCOUNTS, DIMS, DIM_DISCOUNT = (0.5, 0.9, 0.99), (2, 8, 16), 0.9
 N_STEPS, N_PAIRS, N_SAMPLES, N_COMPARED = 1_000_000, 8, 20_000, 2_000
-# the target network must follow within a model's horizon, or its errors outlive the training
-TARGET_RATES = {0.5: 0.02, 0.9: 0.02, 0.99: 0.05}
+TARGET_RATE = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,14 +63,21 @@ class Method:
 
 
 _MATCHING: dict[str, Any] = {"width": 64, "blocks": 2, "target_ode_steps": 3}
-_FLOW: dict[str, Any] = {"transforms": 3, "width": 64, "bins": 8, "sigma": 0.05}
+_FLOW: dict[str, Any] = {
+    "transforms": 2,
+    "affine_first": True,
+    "width": 64,
+    "bins": 8,
+    "bound": 5.0,
+    "sigma": 0.05,
+}
 _GAN: dict[str, Any] = {"samples": 4, "width": 128}
 METHODS = {
     "flow": Method(model=GammaFlowConfig(objective="likelihood", **_FLOW), steps=5_000),
     "flow-regression": Method(model=GammaFlowConfig(**_FLOW), steps=4_000),
-    "td2": Method(model=GammaMatchingConfig(**_MATCHING), steps=10_000),
-    "td": Method(model=GammaMatchingConfig(objective="td", **_MATCHING), steps=10_000),
-    "coupled": Method(model=GammaMatchingConfig(objective="coupled", **_MATCHING), steps=10_000),
+    "td2": Method(model=GammaMatchingConfig(**_MATCHING), steps=8_000),
+    "td": Method(model=GammaMatchingConfig(objective="td", **_MATCHING), steps=8_000),
+    "coupled": Method(model=GammaMatchingConfig(objective="coupled", **_MATCHING), steps=8_000),
     "gan": Method(model=GammaGANConfig(**_GAN), steps=6_000, learning_rate=3e-4),
     "gan-original": Method(
         model=GammaGANConfig(objective="original", **_GAN), steps=6_000, learning_rate=3e-4
@@ -138,7 +144,8 @@ def experiment_of(method: str, dim: int, discount: float, seed: int) -> Experime
     chosen = METHODS[method]
     model = chosen.model
     if isinstance(model, GammaConfig):
-        model = replace(model, discount=discount, target_rate=TARGET_RATES[discount])
+        burn_in = chosen.steps // 2
+        model = replace(model, discount=discount, target_rate=TARGET_RATE, burn_in=burn_in)
     experiment = gamma_experiment(
         f"linear-gaussian/{method}-{dim}",
         f"linear-{dim}",
