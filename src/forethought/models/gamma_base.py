@@ -180,7 +180,7 @@ class GammaModel(Model, OccupancyModel):
         ended = batch.terminated.to(z_next)
         if self.gamma_config.terminal_flag:
             z_next = torch.cat([z_next, ended[:, None]], dim=-1)
-        discount = self._draw_discounts(len(z_next), z_next, generator)
+        discount = self.draw_discounts(len(z_next), z_next, generator)
         posed = Bootstrap(
             z_next=z_next,
             given=self.given(batch.observation, batch.action, discount),
@@ -190,9 +190,8 @@ class GammaModel(Model, OccupancyModel):
         )
         return self.bootstrapped_loss(posed, generator)
 
-    def _draw_discounts(
-        self, batch: int, like: Tensor, generator: torch.Generator | None
-    ) -> Tensor:
+    def draw_discounts(self, batch: int, like: Tensor, generator: torch.Generator | None) -> Tensor:
+        """(batch,) discounts to train at now, on the device of ``like``."""
         most, burn_in = self.gamma_config.most_discount, self.gamma_config.burn_in
         grown = (self.steps_taken / burn_in).clamp(max=1) if burn_in else 1.0
         share = torch.ones(batch, device=like.device)
