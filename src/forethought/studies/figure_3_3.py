@@ -32,7 +32,7 @@ TASKS = ("pendulum", "acrobot")
 DISCOUNTS = (0.0, 0.5, 0.8, 0.9, 0.95)
 COMPARED = 0.95
 POINTS = 400  # drawn in a panel
-ALL_SECONDS, EQUAL_SECONDS = 360.0, 75.0
+ALL_SECONDS, EQUAL_SECONDS = 300.0, 60.0
 GANS = {
     f"gan-{objective}-{rate:g}": {
         "model": {"objective": objective},
