@@ -42,6 +42,8 @@ LAYERS = {
     "online": 7,
     "progress": 7,
     "references": 7,
+    "prediction_tables": 8,
+    "predictions": 8,
     "report": 8,
     "figures": 8,
     "viewer": 8,

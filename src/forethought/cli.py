@@ -32,6 +32,7 @@ from forethought.config import (
     TrainConfig,
 )
 from forethought.evaluation import EvaluationSettings, evaluate_checkpoint
+from forethought.predictions import PredictionSettings, evaluate_predictions
 from forethought.registry import recipes
 from forethought.training import TrainingInterrupted
 
@@ -146,6 +147,20 @@ class Evaluate:
 
     def run(self) -> None:
         evaluate_checkpoint(self.path, self.settings, self.planner, self.control, self.out, console)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluatePredictions:
+    """Score a gamma-model: distances from simulated occupancies, value errors, a JSON."""
+
+    path: File
+    """checkpoint folder"""
+    settings: Annotated[PredictionSettings, tyro.conf.arg(name="")] = PredictionSettings()
+    out: Path | None = None
+    """result file; default PATH/evaluation/TASK-seedS.json"""
+
+    def run(self) -> None:
+        evaluate_predictions(self.path, self.settings, self.out, console)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -373,6 +388,8 @@ def _for_experiment(command: Any, experiment: Experiment) -> Any:
         if experiment.planner is None:
             return Train
         return TrainPlanner if experiment.online is None else TrainOnline
+    if command is Evaluate and experiment.planner is None:
+        return EvaluatePredictions
     experiment.require_planner()
     return command
 

@@ -252,10 +252,14 @@ def _dataclass_from_json(kind: Any, data: Any, where: str) -> Any:
     if not isinstance(data, dict):
         raise ValueError(f"{where} is {data!r}; expected an object")
     data = dict(data)
-    if kind in _REGISTRIES:
+    registry = next((_REGISTRIES[base] for base in _REGISTRIES if issubclass(kind, base)), None)
+    if registry is not None:
         if "kind" not in data:
             raise ValueError(f"{where} names no 'kind'; is the file from another program?")
-        kind = _REGISTRIES[kind][data.pop("kind")]
+        name, wanted = data.pop("kind"), kind
+        kind = registry[name]
+        if not issubclass(kind, wanted):
+            raise ValueError(f"{where} is of kind {name!r}; expected a {wanted.__name__}")
     hints = typing.get_type_hints(kind)
     known = {f.name for f in dataclasses.fields(kind)}
     for key in data:

@@ -198,6 +198,8 @@ class _Session:
         if before < self.online.random_steps <= self.buffer.total:
             if self.online.normalize_observations:
                 self.explorer.fit_ranges(self.collector.action_box, self.buffer.observations)
+            steps = self.buffer[np.arange(len(self.buffer))]
+            self.explorer.fit_steps(steps.to(self.run.device))
 
     def updates_due(self) -> int:
         """Optimizer steps that the environment steps so far allow."""

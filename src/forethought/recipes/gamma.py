@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from forethought.config import Experiment, TrainConfig
+from forethought.config import Experiment, ModelConfig, TrainConfig
 from forethought.models.gamma_base import GammaConfig
 from forethought.models.gamma_flow import GammaFlowConfig
 from forethought.models.gamma_gan import GammaGANConfig
@@ -26,7 +26,7 @@ def gamma_experiment(
     name: str,
     dataset: str,
     env: str,
-    model: GammaConfig,
+    model: ModelConfig,
     *,
     steps: int,
     batch_size: int = 256,

@@ -49,7 +49,7 @@ def _control(**fields: Any) -> Change:
 
 def _planner(**fields: Any) -> Change:
     def change(experiment: Experiment) -> Experiment:
-        planner = experiment.planner
+        planner = experiment.require_planner()
         assert isinstance(planner, DiffusionPlannerConfig), "a maze recipe's planner"
         changed = replace(planner, **fields)
         return replace(experiment, planner=changed)
