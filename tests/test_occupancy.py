@@ -1,5 +1,7 @@
 """Occupancies by simulation against closed forms and MuJoCo's own steps."""
 
+from typing import Any
+
 import gymnasium
 import numpy as np
 import pytest
@@ -105,7 +107,7 @@ def test_weights_are_geometric_and_sum_to_one():
 
 def test_an_ended_process_stays_and_is_flagged():
     """As a chain whose last state leads to itself; the flag's mean is that state's share."""
-    simulator, n, discount = ChainSimulator(), 40_000, 0.8
+    simulator, n, discount = ChainSimulator(), 10_000, 0.8
     drawn = sample_occupancy(
         simulator,
         simulator.act,
@@ -144,7 +146,7 @@ def test_rewards_stop_at_the_end():
 
 @pytest.mark.parametrize("name", ["reacher", "hopper"])
 def test_mujoco_states_step_as_the_environment_does(name):
-    env = gymnasium.make(f"forethought/{name}-v0", disable_env_checker=True).unwrapped
+    env: Any = gymnasium.make(f"forethought/{name}-v0", disable_env_checker=True).unwrapped
     simulator = simulator_of(f"forethought/{name}-v0")
     assert isinstance(simulator, MujocoSimulator)
     starts = simulator.draw_starts(2, seed=0)

@@ -8,6 +8,7 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 def normalized_score(total: float, reference: tuple[float, float]) -> float:
@@ -56,7 +57,7 @@ def interquartile_mean(values: Sequence[float]) -> float:
     return float((weight * array).sum() / weight.sum())
 
 
-def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
+def rank_correlation(first: ArrayLike, second: ArrayLike) -> float:
     """Spearman's: the correlation of ranks, equal values sharing their mean rank."""
     a, b = (np.asarray(values, dtype=np.float64) for values in (first, second))
     if a.shape != b.shape or a.ndim != 1 or len(a) < 2:

@@ -29,7 +29,7 @@ from forethought.occupancy import ClosedFormSimulator, simulate, steps_until
 from forethought.registry import studies
 from forethought.scores import rank_correlation
 from forethought.studies.base import Part, Study, StudySettings
-from forethought.studies.figure_3_3 import ALL_SECONDS, draw_panel, shown_points
+from forethought.studies.figure_3_3 import ALL_SECONDS, MATCHING, draw_panel, shown_points
 from forethought.studies.gamma_truth import load_policy, pose, trained_model
 
 Array = NDArray[np.float64]
@@ -192,7 +192,11 @@ class AtDiscount(OccupancyModel):
 
 def _model(settings: StudySettings) -> tuple[GammaModel, dict[str, Any]]:
     return trained_model(
-        settings, "gamma/pendulum-td2-all", key="pendulum-td2-all", core_seconds=ALL_SECONDS
+        settings,
+        "gamma/pendulum-td2-all",
+        key="pendulum-td2-all",
+        core_seconds=ALL_SECONDS,
+        model=MATCHING,
     )
 
 
@@ -236,8 +240,8 @@ def plot(parts: Mapping[str, Any]) -> dict[str, Figure]:
 
 def _draw_nine(part: Mapping[str, Any]) -> Figure:
     figure = Figure(figsize=(12, 6.2), dpi=130, layout="constrained")
-    left, right = figure.subfigures(1, 2)
-    for half, key in ((left, "model"), (right, "simulation")):
+    halves: Any = figure.subfigures(1, 2)
+    for half, key in zip(halves, ("model", "simulation"), strict=True):
         axes = half.subplots(3, 3, sharex=True, sharey=True).ravel()
         for axis, points, start in zip(axes, part[key], part["starts"], strict=True):
             draw_panel(axis, "pendulum", points, start, "", "")
@@ -260,7 +264,7 @@ def _draw_maps(parts: Mapping[str, Any]) -> Figure:
     for row, (key, (name, _)) in zip(axes, REWARDS.items(), strict=True):
         true = np.array(parts["reference"][key]["policy"])
         maps = [(titles[way], parts[way]["maps"][key]) for way in ways] + [("grid", true)]
-        image = None
+        image: Any = None
         for axis, (title, values) in zip(row, maps, strict=True):
             shape = (len(ANGLES), len(VELOCITIES))
             image = axis.imshow(

@@ -17,7 +17,7 @@ from forethought.studies.base import Part, Study, StudySettings
 from forethought.studies.figure_3_3 import DISCOUNTS, GANS, TASKS, draw_row, judged, truth
 from forethought.studies.gamma_truth import trained_model
 
-SECONDS = 150.0
+SECONDS = 90.0
 SETTING = "gan-least-squares-0.001"  # see Figure 3.3
 
 

@@ -26,13 +26,14 @@ from forethought.config import Experiment
 from forethought.data.episodes import EpisodeDataset
 from forethought.distances import energy_distance, sliced_wasserstein
 from forethought.models.base import Explorer, require
-from forethought.models.gamma_base import GammaModel
+from forethought.models.gamma_base import GammaConfig, GammaModel
 from forethought.occupancy import ClosedFormSimulator, sample_occupancy, simulator_of
 from forethought.registry import recipes
 from forethought.studies.base import StudySettings
 from forethought.training import time_steps, train_experiment
 
 DRAWS, OTHER_QUESTIONS = 1_000, 8
+BURN_IN = 0.3  # of the steps: horizons grow for so long
 TIMED_STEPS, ROUNDS = 10, 3
 # the question that figures show: near the bottom and moving, so that the future is long
 SHOWN = {"pendulum": [2.5, 1.0], "acrobot": [0.0, 0.0, 0.0, 0.0]}
@@ -154,9 +155,9 @@ def _train(  # noqa: PLR0913  what to train, where, for how long
 ) -> None:
     """Train for a time: the number of steps, which the schedule must know, is measured first."""
     base = recipes[recipe]()
-    experiment = replace(
-        base, model=replace(base.model, **model), train=replace(base.train, **train)
-    )
+    assert isinstance(base.model, GammaConfig), "the recipes of these studies are gamma-models"
+    changed = replace(base.model, **model)
+    experiment = replace(base, model=changed, train=replace(base.train, **train))
     dataset = open_dataset(settings, experiment.dataset)
     plan = folder / "plan.json"
     if not plan.exists():
@@ -165,7 +166,9 @@ def _train(  # noqa: PLR0913  what to train, where, for how long
         folder.mkdir(parents=True, exist_ok=True)
         write_json(plan, {"steps": steps, "step_seconds": round(cost, 5)})
     planned = json.loads(plan.read_text())
-    experiment = replace(experiment, train=replace(experiment.train, steps=planned["steps"]))
+    grown = replace(changed, burn_in=round(BURN_IN * planned["steps"]))
+    trained = replace(experiment.train, steps=planned["steps"])
+    experiment = replace(experiment, model=grown, train=trained)
     began, resume = time.process_time(), (folder / WEIGHTS).exists()
     train_experiment(experiment, dataset, folder, resume=resume)
     spent = round(time.process_time() - began, 1)
