@@ -55,7 +55,8 @@ def _figure_distances(rows: list[Row]) -> Figure:
     left.set(xlabel="discount", ylabel="energy distance, standard deviations", yscale="log")
     left.set_xticks(discounts, [f"{discount:g}" for discount in discounts])
     left.set_title("(a) two dimensions", loc="left", fontsize=10)
-    left.legend(frameon=False, fontsize=7.5, ncols=2)
+    if rows:
+        left.legend(frameon=False, fontsize=7.5, ncols=2)
     right.set(xlabel="dimensions of the state", xscale="log")
     dims = sorted({row["dim"] for row in fixed})
     right.set_xticks(dims, [str(dim) for dim in dims])
