@@ -1,13 +1,14 @@
 """What a single pass of a gamma-model saves, and how far training is from its matrix products.
 
-    python benchmarks/gamma_speed.py [--threads 1] [--rounds 5] [--out FILE]
+    python benchmarks/gamma_speed.py [--threads 1] [--rounds 5] [--cpu-time] [--out FILE]
 
 Sampling: states at discount 0.99 by one pass of a flow of the thesis's size, against a rollout of
 an equally sized single-step model over the 299 steps that cover 95 % of the same discount, and one
 pass of a flow-matching model of that size. Training: seconds of a step of every kind beside the
 time that its matrix products alone would take, at the rate of one product (batch, width) x (width,
 width) measured in the same round. Everything runs in turn, round by round; printed are medians over
-rounds, and of ratios their range. Weights are untrained: they do not change the time.
+rounds, and of ratios their range. ``--cpu-time`` counts the process's own time, which is disturbed
+less by other programs; it is for one thread. Weights are untrained: they do not change the time.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from forethought.models.gamma_matching import GammaMatchingConfig
 from forethought.recipes import gamma as recipes
 from forethought.training import TrainingRun
 
+Clock = Callable[[], float]
 DISCOUNT, DIM = 0.99, 2
 THESIS_FLOW = GammaFlowConfig(discount=DISCOUNT)
 TRAINED = {  # settings, batch size, width of the products that its time is held against
@@ -53,18 +55,22 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8, help="training steps timed a round")
     parser.add_argument("--skip-thesis", action="store_true", help="train recipe sizes only")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--cpu-time", action="store_true", help="not wall time; one thread only")
     arguments = parser.parse_args()
+    if arguments.cpu_time and arguments.threads != 1:
+        parser.error("--cpu-time adds up the time of all threads; use it with --threads 1")
+    clock = time.process_time if arguments.cpu_time else time.perf_counter
     torch.set_num_threads(arguments.threads)
     print(hardware())
-    sampling = [measure_sampling(n, arguments.rounds) for n in (1, 1000)]
-    training = measure_training(arguments.rounds, arguments.steps, arguments.skip_thesis)
+    sampling = [measure_sampling(n, arguments.rounds, clock) for n in (1, 1000)]
+    training = measure_training(arguments, clock)
     if arguments.out:
         facts = {"hardware": hardware(), "commit": current_commit(), "rounds": arguments.rounds}
         rows = {"sampling": sampling, "training": training}
         write_result(arguments.out, {"kind": "gamma-speed", "facts": facts, **rows})
 
 
-def measure_sampling(n: int, rounds: int) -> dict:
+def measure_sampling(n: int, rounds: int, clock: Clock) -> dict:
     """Seconds for n states by each way, and ratios to the flow and to flow matching."""
     torch.manual_seed(0)
     spaces = build_linear(0, 100, DIM).spaces
@@ -82,12 +88,12 @@ def measure_sampling(n: int, rounds: int) -> dict:
     for index in range(rounds + 1):
         for name, way in ways.items():
             repeats = 1 if name == "rollout" else 5
-            began = time.perf_counter()
+            began = clock()
             with torch.inference_mode():
                 for _ in range(repeats):
                     way()
             if index:  # the first round warms up
-                seconds[name].append((time.perf_counter() - began) / repeats)
+                seconds[name].append((clock() - began) / repeats)
     ratios = {
         name: [r / own for r, own in zip(seconds["rollout"], seconds[name], strict=True)]
         for name in ("flow", "matching")
@@ -132,12 +138,12 @@ def roll_out(model: Dynamics, state: torch.Tensor, action: torch.Tensor, steps: 
         action = -0.2 * state[:, : action.shape[1]]
 
 
-def measure_training(rounds: int, steps: int, skip_thesis: bool) -> list[dict]:
+def measure_training(arguments: argparse.Namespace, clock: Clock) -> list[dict]:
     """Seconds a step of every kind against its products' own time."""
     dataset = build_linear(0, 5_000, DIM)
     runs, seconds, bound = {}, {}, {}
     for name, (config, batch, _) in TRAINED.items():
-        if skip_thesis and "Table" in name:
+        if arguments.skip_thesis and "Table" in name:
             continue
         train = TrainConfig(batch_size=batch, precision="fp32")
         experiment = Experiment(name=name, dataset="", env="", model=config, train=train)
@@ -146,14 +152,14 @@ def measure_training(rounds: int, steps: int, skip_thesis: bool) -> list[dict]:
         runs[name] = (TrainingRun(model, train), model, config.view(dataset))
         seconds[name], bound[name] = [], []
     operations = {name: count_operations(*run) for name, run in runs.items()}
-    for _ in range(rounds):
+    for _ in range(arguments.rounds):
         for name, (run, model, view) in runs.items():
-            rate = product_rate(*TRAINED[name][1:], samples=TRAINED[name][0])
-            repeats = 1 if "Table" in name else steps
-            began = time.perf_counter()
+            rate = product_rate(*TRAINED[name], clock)
+            repeats = 1 if "Table" in name else arguments.steps
+            began = clock()
             for _ in range(repeats):
                 run.advance(model, view)
-            seconds[name].append((time.perf_counter() - began) / repeats)
+            seconds[name].append((clock() - began) / repeats)
             bound[name].append(operations[name] / rate)
     print("\na training step")
     rows = []
@@ -176,16 +182,16 @@ def count_operations(run: TrainingRun, model: Model, view: object) -> int:
     return counter.get_total_flops()
 
 
-def product_rate(batch: int, width: int, *, samples: object, repeats: int = 20) -> float:
+def product_rate(config: object, batch: int, width: int, clock: Clock) -> float:
     """Operations a second of (rows, width) x (width, width), rows as the model sees them."""
-    rows = batch * (samples.samples if isinstance(samples, GammaGANConfig) else 1)
+    rows = batch * (config.samples if isinstance(config, GammaGANConfig) else 1)
     left, right = torch.randn(rows, width), torch.randn(width, width)
-    repeats = max(2, min(repeats, 20_000 // rows))
-    left @ right
-    began = time.perf_counter()
+    repeats = max(2, 50_000 // rows)
+    torch.mm(left, right)
+    began = clock()
     for _ in range(repeats):
-        left @ right
-    return 2 * rows * width**2 * repeats / (time.perf_counter() - began)
+        torch.mm(left, right)
+    return 2 * rows * width**2 * repeats / (clock() - began)
 
 
 def spread(values: list[float]) -> str:
