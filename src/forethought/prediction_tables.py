@@ -47,7 +47,8 @@ def predictions_markdown(results: Sequence[Record]) -> str:
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     units = (
         "Distances between the model's samples and simulated occupancies, in standard deviations "
-        "of all simulated states: means over state-action pairs and their 95 % interval. The floor "
-        "is the distance of two independent simulations. Value errors are root mean squares."
+        "of the states that lead to the pairs asked about: means over pairs and their 95 % "
+        "interval. The floor is the distance of two independent simulations. Value errors are root "
+        "mean squares."
     )
     return "\n\n".join([units, table, *notes])

@@ -4,7 +4,7 @@ At each of a number of state-action pairs that the policy gets into, ``samples``
 from the model and twice as many from the simulator, in two independent halves. The distance between
 the model and the first half stands beside that between the halves, the noise floor: no model can be
 told from the truth below it. Distances are in standard deviations: every dimension is divided by
-its deviation over all simulated states.
+its deviation over the states that lead from episodes' starts to those pairs.
 
 Values are of the environment's reward of the state arrived in, E[r(s_e)] / (1 - discount) (thesis
 Eq. 3.6), against the same mean over the simulator's states of both halves.
@@ -50,7 +50,7 @@ from forethought.occupancy import Simulator, sample_occupancy, simulator_of
 from forethought.prediction_tables import COLUMNS, prediction_cells
 from forethought.scores import mean_and_interval
 
-WANDERING = 100  # most steps from an episode's start to a pair asked about
+WANDERING = 50  # most steps from an episode's start to a pair asked about
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,11 +75,15 @@ class PredictionSettings:
 
 @dataclass(frozen=True)
 class Questions:
-    """Pairs (P,) to predict from: states (P, S) of the simulator, observations, actions."""
+    """Pairs (P,) to predict from: states (P, S) of the simulator, observations, actions.
+
+    unit: (O,) standard deviation of the observations on the way to them
+    """
 
     states: NDArray[np.float64]
     observation: Tensor
     action: Tensor
+    unit: Tensor
 
 
 def evaluate_predictions(
@@ -119,7 +123,7 @@ def draw_questions(simulator: Simulator, policy: StochasticPolicy, n: int, seed:
     """n pairs: up to WANDERING steps into episodes, short of their end, with the policy's action"""
     noise, generator = np.random.default_rng(seed), torch.Generator().manual_seed(seed)
     states = simulator.draw_starts(n, seed)
-    steps = noise.integers(WANDERING, size=n)
+    steps, visited = noise.integers(WANDERING, size=n), [simulator.observe(states)]
     for step in range(WANDERING):
         live = np.flatnonzero(steps > step)
         if not len(live):
@@ -129,8 +133,11 @@ def draw_questions(simulator: Simulator, policy: StochasticPolicy, n: int, seed:
         )
         states[live[~ended]] = reached[~ended]
         steps[live[ended]] = 0
+        visited.append(simulator.observe(states[live]))
+    unit = torch.from_numpy(np.concatenate(visited).std(axis=0)).float()
     observation = torch.from_numpy(simulator.observe(states)).float()
-    return Questions(states, observation, policy(observation, generator))
+    unit = torch.where(unit > 1e-6, unit, 1.0)  # what never moves
+    return Questions(states, observation, policy(observation, generator), unit)
 
 
 @torch.no_grad()
@@ -162,15 +169,18 @@ def compare(  # noqa: PLR0913  what is compared, on which questions, by which re
         terminal_flag=model.gamma_config.terminal_flag,
     )
     row = {"discount": discount, "sample_seconds": round(model_seconds, 4)}
-    row |= _distances(drawn, truth, generator)
+    unit = questions.unit
+    if model.gamma_config.terminal_flag:
+        unit = torch.cat([unit, torch.ones(1)])
+    row |= _distances(drawn, truth, unit, generator)
     if rewards is not None and not model.gamma_config.terminal_flag:
         row |= _value_errors(drawn, truth, rewards, discount)
     return row
 
 
-def _distances(drawn: Tensor, truth: Tensor, generator: torch.Generator) -> dict[str, Any]:
-    unit = truth.flatten(0, 1).std(dim=0)
-    unit = torch.where(unit > 1e-6, unit, 1.0)
+def _distances(
+    drawn: Tensor, truth: Tensor, unit: Tensor, generator: torch.Generator
+) -> dict[str, Any]:
     first, second = (half / unit for half in truth.chunk(2, dim=1))
     row: dict[str, Any] = {}
     measures = {
