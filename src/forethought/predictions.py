@@ -32,6 +32,7 @@ from torch import Tensor
 from forethought.checkpoint import (
     Device,
     current_commit,
+    find_checkpoint,
     find_device,
     hardware,
     load_config,
@@ -245,7 +246,9 @@ def _truth_of(experiment: Experiment) -> tuple[Simulator, StochasticPolicy]:
             f"{experiment.name} names no policy (model.policy): it predicts whoever made its data, "
             "which cannot be run here. Train it with --model.policy CHECKPOINT"
         )
-    return simulator_of(experiment.env), stochastic_policy(model.policy)
+    return simulator_of(experiment.env), stochastic_policy(
+        load_model(find_checkpoint(model.policy))
+    )
 
 
 def _arrival_rewards(env_id: str) -> Any:

@@ -88,17 +88,12 @@ def draw_actions(path: str, dataset: EpisodeDataset, chunk: int = 8192) -> np.nd
         )
     generator = torch.Generator().manual_seed(0)
     rows = torch.from_numpy(np.array(dataset.observations))  # a copy: the file is read-only
-    if isinstance(policy, Explorer):
-        drawn = [policy.explore(part, generator) for part in rows.split(chunk)]
-    else:
-        actor = require(policy, Actor, needed_by="a gamma-model's policy")
-        drawn = [actor.act(part) for part in rows.split(chunk)]
-    return torch.cat(drawn).numpy()
+    act = stochastic_policy(policy)
+    return torch.cat([act(part, generator) for part in rows.split(chunk)]).numpy()
 
 
-def stochastic_policy(path: str) -> StochasticPolicy:
-    """The policy in a checkpoint folder, as rollouts and simulations ask it."""
-    policy = load_model(path)
+def stochastic_policy(policy: Model) -> StochasticPolicy:
+    """A trained policy as rollouts and simulations ask it: with its noise, if it has any."""
     if isinstance(policy, Explorer):
         return policy.explore
     actor = require(policy, Actor, needed_by="a gamma-model's policy")
@@ -185,7 +180,7 @@ class GammaModel(Model, OccupancyModel):
         ended = batch.terminated.to(z_next)
         if self.gamma_config.terminal_flag:
             z_next = torch.cat([z_next, ended[:, None]], dim=-1)
-        discount = self._draw_discounts(len(z_next), z_next, generator)
+        discount = self.draw_discounts(len(z_next), z_next, generator)
         posed = Bootstrap(
             z_next=z_next,
             given=self.given(batch.observation, batch.action, discount),
@@ -195,9 +190,8 @@ class GammaModel(Model, OccupancyModel):
         )
         return self.bootstrapped_loss(posed, generator)
 
-    def _draw_discounts(
-        self, batch: int, like: Tensor, generator: torch.Generator | None
-    ) -> Tensor:
+    def draw_discounts(self, batch: int, like: Tensor, generator: torch.Generator | None) -> Tensor:
+        """(batch,) discounts to train at now, on the device of ``like``."""
         most, burn_in = self.gamma_config.most_discount, self.gamma_config.burn_in
         grown = (self.steps_taken / burn_in).clamp(max=1) if burn_in else 1.0
         share = torch.ones(batch, device=like.device)
