@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+import forethought.envs  # noqa: F401  (registers the tasks)
 from forethought.config import to_json
 from forethought.online import CURVE, train_online
 from forethought.registry import recipes, studies
