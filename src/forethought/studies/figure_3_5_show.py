@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from forethought.scores import mean_and_interval
 
-METHODS = ("sac", "gamma-mve", "mve", "mbpo", "ppo")
+METHODS: tuple[str, ...] = ("sac", "gamma-mve", "mve", "mbpo", "ppo")
 LABELS = {"sac": "SAC", "gamma-mve": "γ-MVE", "mve": "MVE", "mbpo": "MBPO", "ppo": "PPO"}
 COLORS = dict(zip(METHODS, ("#2d3848", "#e8743b", "#3d6fb4", "#4f9d69", "#b9c3d0"), strict=True))
 SHARE = 0.9
