@@ -76,24 +76,31 @@ _GAN: dict[str, Any] = {"samples": 4, "width": 128}
 METHODS = {
     "flow": Method(
         model=GammaFlowConfig(objective="likelihood", **_FLOW),
-        steps=6_000,
+        steps=12_000,
         batch_size=512,
         learning_rate=2e-3,
-        seconds=150.0,
+        seconds=300.0,
     ),
     "flow-regression": Method(
         model=GammaFlowConfig(**_FLOW),
-        steps=4_000,
+        steps=8_000,
         batch_size=512,
         learning_rate=2e-3,
-        seconds=120.0,
+        seconds=240.0,
     ),
-    "td2": Method(model=GammaMatchingConfig(**_MATCHING), steps=5_000),
-    "td": Method(model=GammaMatchingConfig(objective="td", **_MATCHING), steps=5_000),
-    "coupled": Method(model=GammaMatchingConfig(objective="coupled", **_MATCHING), steps=5_000),
-    "gan": Method(model=GammaGANConfig(**_GAN), steps=4_000, learning_rate=3e-4),
+    "td2": Method(model=GammaMatchingConfig(**_MATCHING), steps=20_000, seconds=180.0),
+    "td": Method(
+        model=GammaMatchingConfig(objective="td", **_MATCHING), steps=20_000, seconds=180.0
+    ),
+    "coupled": Method(
+        model=GammaMatchingConfig(objective="coupled", **_MATCHING), steps=20_000, seconds=180.0
+    ),
+    "gan": Method(model=GammaGANConfig(**_GAN), steps=10_000, learning_rate=3e-4, seconds=150.0),
     "gan-original": Method(
-        model=GammaGANConfig(objective="original", **_GAN), steps=4_000, learning_rate=3e-4
+        model=GammaGANConfig(objective="original", **_GAN),
+        steps=10_000,
+        learning_rate=3e-4,
+        seconds=150.0,
     ),
     "single-step": Method(model=DynamicsConfig(members=1, width=64, layers=2), steps=6_000),
 }
