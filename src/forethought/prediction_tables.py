@@ -13,7 +13,7 @@ def prediction_cells(row: Record) -> list[str]:
     """A row's cells under COLUMNS, for tables here and in reports."""
     cells = [f"{row['discount']:g}"]
     for name in ("energy", "sliced"):
-        cells += [_with_interval(row[name]), f"{row[f'{name}_floor']['mean']:.3f}"]
+        cells += [_with_interval(row[name]), f"{row[f'{name}_floor']['worst']:.3f}"]
     if "value_error" not in row:
         return [*cells, "–", "–"]
     relative = row["value_error_relative"]
@@ -48,7 +48,7 @@ def predictions_markdown(results: Sequence[Record]) -> str:
     units = (
         "Distances between the model's samples and simulated occupancies, in standard deviations "
         "of the states that lead to the pairs asked about: means over pairs and their 95 % "
-        "interval. The floor is the distance of two independent simulations. Value errors are root "
-        "mean squares."
+        "interval. The floor is the largest distance, over pairs, of two independent simulations. "
+        "Value errors are root mean squares."
     )
     return "\n\n".join([units, table, *notes])

@@ -197,7 +197,7 @@ def _distances(
 
 def _summary(values: list[float]) -> dict[str, Any]:
     mean, low, high = mean_and_interval(values)
-    return {"mean": mean, "interval": [low, high]}
+    return {"mean": mean, "interval": [low, high], "worst": max(values)}
 
 
 def _value_errors(drawn: Tensor, truth: Tensor, rewards: Any, discount: float) -> dict[str, Any]:

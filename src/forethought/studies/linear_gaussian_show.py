@@ -25,6 +25,7 @@ LABELS = {
 }
 BARS = {0.5: (0.05, 0.05), 0.9: (0.05, 0.05), 0.99: (0.05, 0.10)}  # of mean and covariance
 DRAWN = ("flow", "td2", "gan")
+LEGEND: dict[str, Any] = {"loc": "outside lower center", "ncols": 5, "frameon": False}
 
 Row = Mapping[str, Any]
 
@@ -56,7 +57,7 @@ def _figure_distances(rows: list[Row]) -> Figure:
     left.set_xticks(discounts, [f"{discount:g}" for discount in discounts])
     left.set_title("(a) two dimensions", loc="left", fontsize=10)
     if rows:
-        left.legend(frameon=False, fontsize=7.5, ncols=2)
+        figure.legend(*left.get_legend_handles_labels(), **LEGEND)
     right.set(xlabel="dimensions of the state", xscale="log")
     dims = sorted({row["dim"] for row in fixed})
     right.set_xticks(dims, [str(dim) for dim in dims])
@@ -72,7 +73,7 @@ def _horizon(discount: ArrayLike) -> np.ndarray:
 
 
 def _lines(ax: Axes, rows: list[Row], axis: str) -> None:
-    """Energy distance along ``axis``, one line a method, and the floor of the simulation."""
+    """Energy distance along ``axis``, one line a method, and the largest of two simulations."""
     for method, (label, color) in LABELS.items():
         own = sorted((r for r in rows if r["method"] == method), key=lambda r: r[axis])
         if own:
@@ -80,10 +81,12 @@ def _lines(ax: Axes, rows: list[Row], axis: str) -> None:
             ax.plot(x, y, "o-", color=color, lw=1.6, ms=4, label=label)
     floors: dict[float, list[float]] = {}
     for row in rows:
-        floors.setdefault(row[axis], []).append(row["energy_floor"]["mean"])
+        floors.setdefault(row[axis], []).append(row["energy_floor"]["worst"])
     if floors:
         x = sorted(floors)
-        ax.plot(x, [np.mean(floors[k]) for k in x], ":", color=INK, lw=1.2, label="noise floor")
+        ax.plot(
+            x, [np.mean(floors[k]) for k in x], ":", color=INK, lw=1.2, label="simulations apart"
+        )
 
 
 def _figure_moments(rows: list[Row]) -> Figure:
@@ -106,7 +109,7 @@ def _figure_moments(rows: list[Row]) -> Figure:
         ax.set_aspect("equal")
         ax.spines[["top", "right"]].set_visible(False)
         if not index:
-            ax.legend(frameon=False, fontsize=8)
+            figure.legend(*ax.get_legend_handles_labels(), **LEGEND)
     return figure
 
 
@@ -136,7 +139,7 @@ def markdown(parts: Mapping[str, Any]) -> str:
 
 def _table(rows: list[Row]) -> str:
     head = ["discount", "model", "mean error (worst)", "covariance error (worst)"]
-    head += ["energy distance", "floor", "sliced W1", "floor", "steps", "train min"]
+    head += ["energy distance", "largest floor", "sliced W1", "floor", "steps", "train min"]
     lines = [head, ["---"] * len(head)]
     for row in sorted(rows, key=lambda row: row["discount"]):
         mean, covariance = row["mean_error"], row["covariance_error"]
@@ -149,7 +152,7 @@ def _table(rows: list[Row]) -> str:
                 f"{mean['mean']:.3f} ({mean['worst']:.3f})",
                 f"{covariance['mean']:.1%} ({covariance['worst']:.1%})",
                 _with_interval(row["energy"]),
-                f"{row['energy_floor']['mean']:.3f}",
+                f"{row['energy_floor']['worst']:.3f}",
                 _with_interval(row["sliced"]),
                 f"{row['sliced_floor']['mean']:.3f}",
                 f"{training['steps']:,}" if training else "–",
