@@ -31,6 +31,13 @@ def test_the_class_is_named_by_its_registry_entry():
     assert "kind" not in data["train"]
 
 
+def test_an_experiment_may_have_no_planner_and_says_so_when_asked_for_one():
+    experiment = recipes["gamma/linear-flow"]()
+    assert to_json(experiment)["planner"] is None
+    with pytest.raises(ValueError, match="gamma/linear-flow predicts and does not act"):
+        experiment.require_planner()
+
+
 def test_left_out_settings_take_their_defaults():
     assert from_json(TrainConfig, {"steps": 7}) == TrainConfig(steps=7)
 

@@ -17,13 +17,18 @@ import pytest
 import torch
 
 from forethought import commands, online
+from forethought.agents.gamma_mve import GammaMVEConfig
+from forethought.agents.mbpo import MBPOConfig
+from forethought.agents.mve import MVEConfig
 from forethought.agents.sac import SACConfig
 from forethought.checkpoint import TRAIN_STATE, load_model, load_tensors
 from forethought.cli import main
 from forethought.collector import Collector
 from forethought.config import Experiment, OnlineConfig, TrainConfig, from_json, to_json
 from forethought.data.episodes import EpisodeDataset
-from forethought.online import load_snapshot, recorded_dataset, train_online
+from forethought.models.dynamics import DynamicsConfig
+from forethought.models.gamma_matching import GammaMatchingConfig
+from forethought.online import export_policy, load_snapshot, recorded_dataset, train_online
 from forethought.planners.reactive import ReactiveConfig
 from forethought.registry import recipes
 from forethought.training import TrainingInterrupted
@@ -56,6 +61,28 @@ SMALL = Experiment(
     ),
 )
 
+ENSEMBLE = DynamicsConfig(width=8, layers=1, members=2)
+AGENTS = {
+    "sac": SMALL.model,
+    "mve": MVEConfig(sac=SMALL.model, dynamics=ENSEMBLE, rollout=2, model_every=2, warm_up=40),
+    "gamma-mve": GammaMVEConfig(
+        sac=SMALL.model,
+        gamma=GammaMatchingConfig(width=8, blocks=1, discount=0.8, target_ode_steps=1),
+        reward_width=8,
+        model_every=2,
+        warm_up=40,
+    ),
+    "mbpo": MBPOConfig(
+        sac=SMALL.model,
+        dynamics=ENSEMBLE,
+        rollout_every=3,
+        most_rollout=3,
+        rollout_growth=200,
+        imagined_size=100,
+        warm_up=40,
+    ),
+}
+
 
 def assert_same_run(first: Path, second: Path) -> None:
     for name in (TRAIN_STATE, "model.safetensors"):
@@ -72,22 +99,25 @@ def assert_same_run(first: Path, second: Path) -> None:
     assert snapshots[0] == snapshots[1] and len(snapshots[0]) == 2
 
 
-def run_small(out: Path, resume: bool) -> None:
+def run_small(out: Path, resume: bool, agent: str = "sac") -> None:
     torch.set_num_threads(1)
-    train_online(SMALL, out, resume=resume)
+    steps = SMALL.train.steps if agent == "sac" else 120  # enough, and those with models are slow
+    train = replace(SMALL.train, steps=steps)
+    train_online(replace(SMALL, model=AGENTS[agent], train=train), out, resume=resume)
 
 
-def test_run_killed_at_random_instants_ends_bit_equal(tmp_path):
+@pytest.mark.parametrize("agent", AGENTS)
+def test_run_killed_at_random_instants_ends_bit_equal(agent, tmp_path):
     """Forks are killed in the middle; each goes on from the last saved state."""
-    run_small(tmp_path / "whole", resume=False)
+    run_small(tmp_path / "whole", resume=False, agent=agent)
     code = (
         "import sys, pathlib; sys.path.insert(0, sys.argv[2]); import test_online as t;"
-        "t.run_small(pathlib.Path(sys.argv[1]), resume=True)"
+        "t.run_small(pathlib.Path(sys.argv[1]), True, sys.argv[3])"
     )
     source = str(Path(online.__file__).parents[1])
     environment = os.environ | {"PYTHONPATH": source, "OMP_NUM_THREADS": "1"}
     out, kills, rng = tmp_path / "killed", 0, np.random.default_rng(0)
-    command = [sys.executable, "-c", code, str(out), str(Path(__file__).parent)]
+    command = [sys.executable, "-c", code, str(out), str(Path(__file__).parent), agent]
     for wanted in (1, 4):  # record files that must be there before the kill
         child = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
         while child.poll() is None and len(list(out.glob("record/*.safetensors"))) < wanted:
@@ -95,7 +125,7 @@ def test_run_killed_at_random_instants_ends_bit_equal(tmp_path):
         time.sleep(rng.uniform(0, 0.05))
         child.send_signal(signal.SIGKILL)
         kills += child.wait() == -signal.SIGKILL
-    run_small(out, resume=True)
+    run_small(out, resume=True, agent=agent)
     assert kills == 2
     assert_same_run(tmp_path / "whole", out)
     assert not list(out.rglob(".*.tmp"))
@@ -135,6 +165,12 @@ def test_a_run_leaves_all_that_it_did(tmp_path):
     last = load_snapshot(tmp_path / rows[-1]["snapshot"])
     torch.testing.assert_close(last.act(observation), agent.act(observation), rtol=0, atol=0)
     assert bool((agent.observation_normalizer.scale != 1).all())
+    for snapshot in ("", rows[-1]["snapshot"].removeprefix("snapshots/")):
+        export_policy(tmp_path, tmp_path / "policy", snapshot=snapshot)
+        policy = load_model(tmp_path / "policy")
+        torch.testing.assert_close(policy.act(observation), agent.act(observation), rtol=0, atol=0)
+    kept = load_tensors(tmp_path / "policy" / "model.safetensors")[0]
+    assert not any(name.startswith("critics") for name in kept)
 
 
 def test_steps_and_updates_keep_their_ratio(tmp_path):

@@ -11,6 +11,7 @@ from forethought.scores import (
     mean_and_interval,
     normalized_score,
     paired_difference,
+    rank_correlation,
 )
 
 
@@ -104,3 +105,12 @@ def test_paired_difference_is_the_interval_of_the_differences():
 def test_paired_difference_refuses_unmatched_episodes(other):
     with pytest.raises(ValueError, match="not start-matched.*same --seed"):
         paired_difference(records([1.0, 2.0, 3.0]), other)
+
+
+def test_rank_correlation_sees_order_only():
+    x = np.random.default_rng(0).normal(size=50)
+    assert rank_correlation(x, np.exp(x)) == pytest.approx(1)
+    assert rank_correlation(x, -(x**3)) == pytest.approx(-1)
+    assert rank_correlation([1, 2, 2, 3], [1, 2, 3, 4]) == pytest.approx(0.9486832980505138)
+    with pytest.raises(ValueError, match="one length"):
+        rank_correlation([1, 2], [1, 2, 3])

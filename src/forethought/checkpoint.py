@@ -168,14 +168,24 @@ def save_model(out: Path, state: dict[str, Tensor]) -> None:
     save_tensors(out / WEIGHTS, state, {"format": "pt"})
 
 
+def find_checkpoint(path: Path | str) -> Path:
+    """``path`` if it is there, else the same below the source tree, where ``pretrained/`` lies."""
+    given, beside = Path(path), Path(__file__).parents[2] / path
+    return beside if beside.is_dir() and not given.is_dir() else given
+
+
 def load_model(path: Path | str) -> Model:
-    """The trained model in a checkpoint folder, ready to plan, on the CPU."""
+    """The trained model in a checkpoint folder, ready to plan, on the CPU.
+
+    A folder that ``forethought.online.export_policy`` wrote holds what acting needs alone: critics
+    are untrained then.
+    """
     path = Path(path)
     config = load_config(path)
     tensors, _ = load_tensors(path / WEIGHTS)
     model = config["experiment"].model.build(config["spaces"])
     try:
-        model.load_state_dict(tensors)
+        model.load_state_dict(tensors, strict=not _is_policy_alone(model, tensors))
     except RuntimeError as error:
         first = str(error).splitlines()[1:2]
         raise ValueError(
@@ -183,6 +193,12 @@ def load_model(path: Path | str) -> Model:
             f"{':' + first[0] if first else ''}; the two files are from different runs"
         ) from error
     return model.eval().requires_grad_(False)
+
+
+def _is_policy_alone(model: Model, tensors: dict[str, Tensor]) -> bool:
+    from forethought.models.base import Explorer  # when called: layer 0 imports nothing above it
+
+    return isinstance(model, Explorer) and set(tensors) == set(model.actor_state())
 
 
 def _version(package: str) -> str | None:

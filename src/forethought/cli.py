@@ -32,6 +32,7 @@ from forethought.config import (
     TrainConfig,
 )
 from forethought.evaluation import EvaluationSettings, evaluate_checkpoint
+from forethought.predictions import PredictionSettings, evaluate_predictions
 from forethought.registry import recipes
 from forethought.training import TrainingInterrupted
 
@@ -50,8 +51,8 @@ class DataBuild:
     out: Path | None = None
     """folder to write; default data/NAME"""
     seed: int = 0
-    steps: int = 1_000_000
-    """environment steps"""
+    steps: int | None = None
+    """environment steps; by default as many as the data set's builder says (mazes: a million)"""
 
     def run(self) -> None:
         commands.build_data(self.name, self.out, self.seed, self.steps, console)
@@ -95,22 +96,30 @@ class Train:
     """go on from the folder's last saved state"""
     model: ModelConfig
     train: TrainConfig
-    planner: PlannerConfig
-    control: ControlConfig
+
+    def experiment(self) -> Experiment:
+        """The recipe with the settings given as flags."""
+        recipe = commands.find_recipe(self.recipe)
+        return dataclasses.replace(recipe, model=self.model, train=self.train)
 
     def run(self) -> None:
-        experiment = dataclasses.replace(
-            commands.find_recipe(self.recipe),
-            model=self.model,
-            train=self.train,
-            planner=self.planner,
-            control=self.control,
-        )
-        commands.train(experiment, self.out, self.data, self.device, self.resume, console)
+        commands.train(self.experiment(), self.out, self.data, self.device, self.resume, console)
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainOnline(Train):
+class TrainPlanner(Train):
+    """Train a recipe that plans; its settings follow as flags."""
+
+    planner: PlannerConfig
+    control: ControlConfig
+
+    def experiment(self) -> Experiment:
+        changed = super().experiment()
+        return dataclasses.replace(changed, planner=self.planner, control=self.control)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOnline(TrainPlanner):
     """Train an agent that gathers its own data; its settings follow as flags."""
 
     online: OnlineConfig
@@ -120,14 +129,7 @@ class TrainOnline(Train):
             raise ValueError(
                 f"--data {self.data}: {self.recipe} gathers its own data; leave it out"
             )
-        experiment = dataclasses.replace(
-            commands.find_recipe(self.recipe),
-            model=self.model,
-            train=self.train,
-            planner=self.planner,
-            control=self.control,
-            online=self.online,
-        )
+        experiment = dataclasses.replace(self.experiment(), online=self.online)
         commands.train(experiment, self.out, None, self.device, self.resume, console)
 
 
@@ -145,6 +147,20 @@ class Evaluate:
 
     def run(self) -> None:
         evaluate_checkpoint(self.path, self.settings, self.planner, self.control, self.out, console)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluatePredictions:
+    """Score a gamma-model: distances from simulated occupancies, value errors, a JSON."""
+
+    path: File
+    """checkpoint folder"""
+    settings: Annotated[PredictionSettings, tyro.conf.arg(name="")] = PredictionSettings()
+    out: Path | None = None
+    """result file; default PATH/evaluation/TASK-seedS.json"""
+
+    def run(self) -> None:
+        evaluate_predictions(self.path, self.settings, self.out, console)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -344,7 +360,7 @@ def _parse(words: list[str]) -> Any:
 def _parse_command(command: Any, program: str, words: list[str]) -> Any:
     """Parse flags; commands about a recipe or checkpoint take its settings as defaults."""
     fields = {field.name: field for field in dataclasses.fields(command)}
-    if "planner" not in fields:
+    if command is not Train and "planner" not in fields:
         return _parse_flags(command, program, words)
     first = next(iter(fields)).upper()
     if words and words[0] in ("-h", "--help"):
@@ -354,8 +370,7 @@ def _parse_command(command: Any, program: str, words: list[str]) -> Any:
     if not words or words[0].startswith("-"):
         raise ValueError(f"{first} comes first: {program} {first} [flags]; see `forethought list`")
     experiment: Experiment = commands.find_experiment(words[0], is_recipe=command is Train)
-    if command is Train and experiment.online is not None:
-        command = TrainOnline
+    command = _for_experiment(command, experiment)
     given: dict[str, Any] = {}
     for field in dataclasses.fields(command):
         if field.name in ("model", "train", "planner", "control", "online"):
@@ -365,6 +380,18 @@ def _parse_command(command: Any, program: str, words: list[str]) -> Any:
         else:
             given[field.name] = tyro.MISSING
     return _parse_flags(command, program, words, default=command(**given))
+
+
+def _for_experiment(command: Any, experiment: Experiment) -> Any:
+    """The command with the flags that fit the experiment; ValueError if it can have none."""
+    if command is Train:
+        if experiment.planner is None:
+            return Train
+        return TrainPlanner if experiment.online is None else TrainOnline
+    if command is Evaluate and experiment.planner is None:
+        return EvaluatePredictions
+    experiment.require_planner()
+    return command
 
 
 def _parse_flags(command: Any, program: str, words: list[str], **default: Any) -> Any:

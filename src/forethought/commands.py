@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import json
 import sys
 from pathlib import Path
@@ -37,9 +38,11 @@ from forethought.studies.base import Study, StudySettings, run_study
 from forethought.training import train_experiment
 
 
-def build_data(name: str, out: Path | None, seed: int, steps: int, console: Console) -> Path:
-    """Build a registered data set and save it."""
+def build_data(name: str, out: Path | None, seed: int, steps: int | None, console: Console) -> Path:
+    """Build a registered data set and save it; None = as many steps as its builder says."""
     builder = datasets[name]
+    if steps is None:
+        steps = inspect.signature(builder).parameters["n_steps"].default
     out = out or Path("data") / name
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task(f"building {name}", total=steps)
@@ -70,7 +73,7 @@ def open_data(experiment: Experiment, path: str | None, console: Console) -> Epi
         return EpisodeDataset.open(folder)
     folder = Path("data") / experiment.dataset
     if not folder.is_dir():
-        build_data(experiment.dataset, folder, 0, 1_000_000, console)
+        build_data(experiment.dataset, folder, 0, None, console)
     return EpisodeDataset.open(folder)
 
 
@@ -124,7 +127,8 @@ def train(
         _check_same_data(out, dataset)
     console.print(f"training {experiment.name} for {experiment.train.steps:,} steps into {out}")
     train_experiment(experiment, dataset, out, device=found, resume=resume)
-    console.print(f"done; score it with\n  forethought evaluate {out} --episodes 100")
+    words = "" if experiment.planner is None else " --episodes 100"
+    console.print(f"done; score it with\n  forethought evaluate {out}{words}")
 
 
 def _train_online(

@@ -179,10 +179,20 @@ class Experiment:
     """Gymnasium id of the environment to evaluate in"""
     model: ModelConfig
     train: TrainConfig = field(default_factory=TrainConfig)
-    planner: PlannerConfig
+    planner: PlannerConfig | None = None
+    """None for a model that predicts and does not act"""
     control: ControlConfig = field(default_factory=ControlConfig)
     online: OnlineConfig | None = None
     """for agents that gather their own data"""
+
+    def require_planner(self) -> PlannerConfig:
+        """Its planner; ValueError if it has none."""
+        if self.planner is None:
+            raise ValueError(
+                f"{self.name} predicts and does not act: it has no planner. `forethought evaluate` "
+                "scores its predictions; what else can be asked of it is in docs/gamma.md"
+            )
+        return self.planner
 
 
 _REGISTRIES = {ModelConfig: models, PlannerConfig: planners}
@@ -242,10 +252,14 @@ def _dataclass_from_json(kind: Any, data: Any, where: str) -> Any:
     if not isinstance(data, dict):
         raise ValueError(f"{where} is {data!r}; expected an object")
     data = dict(data)
-    if kind in _REGISTRIES:
+    registry = next((_REGISTRIES[base] for base in _REGISTRIES if issubclass(kind, base)), None)
+    if registry is not None:
         if "kind" not in data:
             raise ValueError(f"{where} names no 'kind'; is the file from another program?")
-        kind = _REGISTRIES[kind][data.pop("kind")]
+        name, wanted = data.pop("kind"), kind
+        kind = registry[name]
+        if not issubclass(kind, wanted):
+            raise ValueError(f"{where} is of kind {name!r}; expected a {wanted.__name__}")
     hints = typing.get_type_hints(kind)
     known = {f.name for f in dataclasses.fields(kind)}
     for key in data:

@@ -57,7 +57,7 @@ def run_demo(out: Path, train_seconds: float, episodes: int, seed: int, console:
         scores["shipped model"] = _score(shipped, alone, results / "shipped.json", console)
     points = ((1.0, 1.0), (3.0, 1.0))
     source = shipped or model_dir
-    planner, control = experiment.planner, experiment.control
+    planner, control = experiment.require_planner(), experiment.control
     commands.plan_once(source, points, planner, control, results, seed, console)
 
     console.rule("4/4  report")
@@ -98,7 +98,7 @@ def _score(
     path: Path, settings: evaluation.EvaluationSettings, out: Path, console: Console
 ) -> dict[str, Any]:
     experiment = commands.find_experiment(str(path), is_recipe=False)
-    planner, control = experiment.planner, experiment.control
+    planner, control = experiment.require_planner(), experiment.control
     return evaluation.evaluate_checkpoint(path, settings, planner, control, out, console)
 
 

@@ -9,6 +9,7 @@ with the same bits on a CPU.
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from functools import partial
@@ -20,15 +21,18 @@ import numpy as np
 import torch
 
 from forethought.checkpoint import (
+    CONFIG,
     TRAIN_STATE,
     hardware,
     load_config,
+    load_model,
     load_tensors,
     save_config,
     save_model,
     save_tensors,
     write_json,
     write_result,
+    write_text,
 )
 from forethought.collector import Collector
 from forethought.config import Experiment, OnlineConfig, TrainConfig
@@ -116,6 +120,22 @@ def load_snapshot(file: Path | str) -> Model:
     return model.eval().requires_grad_(False)
 
 
+def export_policy(run: Path, out: Path, *, snapshot: str = "") -> None:
+    """Write a checkpoint folder with the policy of ``run`` alone, a fraction of its size.
+
+    snapshot: name of a file in ``run/snapshots`` to take it from, instead of the final weights
+    """
+    model = load_snapshot(run / SNAPSHOTS / snapshot) if snapshot else load_model(run)
+    actor = require(model, Explorer, needed_by="an exported policy").actor_state()
+    curve = json.loads((run / CURVE).read_text())
+    made = f"{SNAPSHOTS}/{snapshot}"
+    row = next(r for r in reversed(curve["rows"]) if not snapshot or r.get("snapshot") == made)
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / CONFIG, (run / CONFIG).read_text())
+    save_model(out, actor)
+    write_json(out / "training.json", {"protocol": curve["protocol"], **row})
+
+
 class _Session:
     """A run in progress: agent, environments, buffer, record, curve."""
 
@@ -178,6 +198,8 @@ class _Session:
         if before < self.online.random_steps <= self.buffer.total:
             if self.online.normalize_observations:
                 self.explorer.fit_ranges(self.collector.action_box, self.buffer.observations)
+            steps = self.buffer[np.arange(len(self.buffer))]
+            self.explorer.fit_steps(steps.to(self.run.device))
 
     def updates_due(self) -> int:
         """Optimizer steps that the environment steps so far allow."""

@@ -21,14 +21,16 @@ from matplotlib.figure import Figure
 
 from forethought import figures
 from forethought.envs.maze_layout import Layout
+from forethought.prediction_tables import predictions_markdown
 from forethought.scores import paired_difference
-from forethought.study_sections import facts_text, study_html, study_markdown
+from forethought.study_sections import facts_text, markdown_html, study_html, study_markdown
 from forethought.viewer import content_policy, viewer_html, viewer_script, viewer_style
 
 Record = Mapping[str, Any]
 REQUIRED = {
     "evaluation": ("recipe", "score", "n", "protocol"),
     "plan": ("recipe", "strip"),
+    "prediction": ("recipe", "rows", "protocol"),
     "study": ("study", "parts", "provenance"),
 }
 FACTS = ("hardware", "dataset", "checkpoint", "seed", "goal_time", "wall_seconds", "made")
@@ -114,6 +116,7 @@ def write_results_markdown(results: Sequence[Record], out_file: str | Path) -> P
             facts = facts_text(evaluation["protocol"], FACTS)
             parts.append(f"**{_label(evaluation, group)}.** {facts}")
             parts.append(f"```\n{evaluation['protocol'].get('command', 'not recorded')}\n```")
+    parts += [_predictions(results)] if _of_kind(results, "prediction") else []
     parts += [study_markdown(result) for result in _of_kind(results, "study")]
     return _write(Path(out_file), "\n\n".join(parts) + "\n")
 
@@ -138,6 +141,12 @@ def _write(file: Path, text: str) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(text, encoding="utf-8")
     return file
+
+
+def _predictions(results: Sequence[Record]) -> str:
+    """Markdown of evaluated gamma-models."""
+    table = predictions_markdown(_of_kind(results, "prediction"))
+    return f"## Predictions of gamma-models\n\n{table}"
 
 
 def _of_kind(results: Sequence[Record], kind: str) -> list[Record]:
@@ -228,6 +237,8 @@ def _page(results: Sequence[Record], title: str, pictures: dict[str, bytes]) -> 
             body += _episodes(evaluation, f"{task.rpartition('/')[2]} {label}", pictures)
         body += [_table(group), "</section>"]
     body += [f"<section>{_plan(plan, pictures)}</section>" for plan in plans]
+    if _of_kind(results, "prediction"):
+        body.append(f"<section>{markdown_html(_predictions(results))}</section>")
     for result in _of_kind(results, "study"):
         body.append(f"<section>{_study(result, pictures)}</section>")
     body += [viewer_script()] if _of_kind(results, "plan") else []

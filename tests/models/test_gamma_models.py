@@ -12,7 +12,7 @@ from forethought.models.base import DensityModel, require
 from forethought.models.gamma_flow import GammaFlowConfig
 from forethought.models.gamma_gan import GammaGANConfig
 from forethought.models.gamma_matching import GammaMatchingConfig
-from forethought.types import Spaces
+from forethought.types import Spaces, Transitions
 
 SPACES = Spaces(observation_dim=2, action_dim=1)
 FLOW = GammaFlowConfig(transforms=2, width=16)
@@ -35,7 +35,10 @@ def ends(*terminated: bool) -> EpisodeDataset:
     )
 
 
-@pytest.mark.parametrize("config", [FLOW, MATCHING], ids=["flow", "matching"])
+AFFINE = replace(FLOW, affine_first=True, bound=4.0)
+
+
+@pytest.mark.parametrize("config", [FLOW, AFFINE, MATCHING], ids=["flow", "affine", "matching"])
 def test_density_integrates_to_one_in_environment_units(config):
     torch.manual_seed(0)
     model = config.build(SPACES).eval()
@@ -49,6 +52,51 @@ def test_density_integrates_to_one_in_environment_units(config):
     density = model.log_prob(grid, here, action).detach().exp()
     total = float(density.sum() * (x[1] - x[0]) * (y[1] - y[0]))
     assert total == pytest.approx(1, abs=0.02)
+
+
+def test_likelihood_keeps_the_spread_of_noisy_steps_and_regression_widens_it():
+    """Next states N(0, 1) blurred by sigma 0.5: the spread to find is sqrt(1.25)."""
+    spaces = Spaces(observation_dim=1, action_dim=1)
+    settings = {"discount": 0.0, "transforms": 1, "width": 8, "bins": 8, "sigma": 0.5}
+    found = {}
+    for objective in ("likelihood", "regression"):
+        torch.manual_seed(0)
+        config = GammaFlowConfig(objective=objective, affine_first=True, **settings)
+        model = config.build(spaces)
+        optimizer = torch.optim.Adam(model.parameters(), lr=2e-2)
+        fixed = torch.zeros(256, 1)
+        for _ in range(100):
+            batch = Transitions(
+                observation=fixed,
+                action=fixed,
+                reward=fixed[:, 0],
+                next_observation=torch.randn(256, 1),
+                next_action=fixed,
+                terminated=torch.zeros(256, dtype=torch.bool),
+            )
+            optimizer.zero_grad()
+            model.loss(batch)[0].backward()
+            optimizer.step()
+            model.after_step()
+        found[objective] = float(model.sample(fixed[:1], fixed[:1], 20_000).std())
+    assert found["likelihood"] == pytest.approx(1.25**0.5, rel=0.08)
+    assert found["regression"] > 1.15 * 1.25**0.5
+
+
+def test_burn_in_grows_horizons_evenly_in_their_logarithm_and_is_saved():
+    for config in (FLOW, MATCHING):
+        model = replace(config, discount=0.96, burn_in=4).build(SPACES)
+        most = []
+        for step in range(6):
+            most.append(float(model.draw_discounts(4000, torch.zeros(1), None).max()))
+            assert int(model.state_dict()["steps_taken"]) == step
+            model.after_step()
+        horizons = 1 / (1 - np.array(most))
+        longest = 1 / (1 - (config.most_discount or 0.96))
+        np.testing.assert_allclose(horizons[:5], longest ** (np.arange(5) / 4), rtol=0.01)
+        assert horizons[5] == pytest.approx(horizons[4], rel=0.01)
+    with pytest.raises(ValueError, match="must not be negative"):
+        replace(FLOW, burn_in=-1)
 
 
 def test_followed_leaves_out_steps_without_a_next_action():

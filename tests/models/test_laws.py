@@ -10,13 +10,17 @@ import pytest
 import torch
 
 from forethought.agents.amortized import AmortizedConfig
+from forethought.agents.gamma_mve import GammaMVEConfig
 from forethought.agents.iql import IQLConfig
+from forethought.agents.mbpo import MBPOConfig
+from forethought.agents.mve import MVEConfig
 from forethought.agents.sac import SACConfig
 from forethought.checkpoint import load_model, save_config, save_model
 from forethought.config import Experiment, ModelConfig
 from forethought.data.episodes import Episode, EpisodeDataset
 from forethought.models.base import Model, SamplerConfig, TrajectorySampler
 from forethought.models.diffuser import DiffuserConfig
+from forethought.models.dynamics import DynamicsConfig
 from forethought.models.gamma_flow import GammaFlowConfig
 from forethought.models.gamma_gan import GammaGANConfig
 from forethought.models.gamma_matching import GammaMatchingConfig
@@ -36,6 +40,8 @@ SMALL = DiffuserConfig(
     blocks_per_level=1,
     reach_width=16,
 )
+SHORT_SIGHTED = SACConfig(width=16, discount=0.5)  # so that its loss falls within 200 steps
+ENSEMBLE = DynamicsConfig(width=16, layers=1, members=2)
 
 
 @dataclass(frozen=True)
@@ -115,6 +121,51 @@ CASES: dict[str, dict[str, Case]] = {
     "sac": {
         "paper": Case(SACConfig(width=16, discount=0.5)),
         "layer-norm": Case(SACConfig(width=16, discount=0.5, critic_layer_norm=True)),
+    },
+    "dynamics": {
+        "no-end": Case(ENSEMBLE),
+        "ends": Case(replace(ENSEMBLE, members=3, learn_termination=True)),  # 3 leave a row out
+    },
+    "mve": {"ends": Case(MVEConfig(sac=SHORT_SIGHTED, dynamics=ENSEMBLE, rollout=2))},
+    "mbpo": {
+        "growing": Case(
+            MBPOConfig(
+                sac=SHORT_SIGHTED,
+                dynamics=replace(ENSEMBLE, learn_termination=True),
+                rollout_growth=100,
+                most_rollout=3,
+                real_share=0.25,
+                imagined_size=40,
+            )
+        )
+    },
+    "gamma-mve": {
+        "matching": Case(
+            GammaMVEConfig(
+                sac=SHORT_SIGHTED,
+                gamma=GammaMatchingConfig(width=16, blocks=1, discount=0.3, terminal_flag=True),
+                reward_width=16,
+                samples=2,
+            )
+        ),
+        "steps": Case(
+            GammaMVEConfig(
+                sac=SHORT_SIGHTED,
+                gamma=GammaMatchingConfig(width=16, blocks=1, discount=0.3),
+                reward_width=16,
+                rollout=2,
+                entropy=False,
+            )
+        ),
+        "gan": Case(
+            GammaMVEConfig(
+                sac=SHORT_SIGHTED,
+                gamma=GammaGANConfig(width=16, samples=2, discount=0.3),
+                reward_width=16,
+                entropy=False,
+            ),
+            falls=False,
+        ),
     },
     "iql": {
         "single-task": Case(IQLConfig(width=16, temperature=3.0)),

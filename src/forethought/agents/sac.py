@@ -171,10 +171,30 @@ class SAC(Model, Actor, Explorer):
     def soft_value(self, observation: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """(batch,) V of observations (batch, O), Eq. 3 with one action drawn for each; in units of
         the environment's reward."""
+        worth, bonus = self.value_and_bonus(observation, generator)
+        return worth + bonus
+
+    @torch.no_grad()
+    def value_and_bonus(
+        self, observation: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The two parts of ``soft_value``: min_j Q'_j(s, a) and -alpha log pi(a | s)."""
         z = self.observation_normalizer.normalize(observation)
         z_new, log_prob = self._draw(z, generator)
         value = torch.minimum(*judge(self.target_critics, torch.cat([z, z_new], dim=-1)))
-        return (value - self.log_temperature.exp() * log_prob) / self.config.reward_scale
+        return value / self.config.reward_scale, self._bonus(log_prob)
+
+    @torch.no_grad()
+    def draw(
+        self, observation: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Actions (batch, A) as ``explore`` draws them, and their -alpha log pi (batch,) in units
+        of the environment's reward."""
+        z_new, log_prob = self._draw(self.observation_normalizer.normalize(observation), generator)
+        return self.action_normalizer.denormalize(z_new), self._bonus(log_prob)
+
+    def _bonus(self, log_prob: Tensor) -> Tensor:
+        return -self.log_temperature.exp() * log_prob / self.config.reward_scale
 
     def _draw(self, z: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """Actions (batch, A) in (-1, 1) and their log-density (batch,), with gradients."""
@@ -190,8 +210,24 @@ class SAC(Model, Actor, Explorer):
 
     @torch.no_grad()
     def explore(self, observation: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return self.draw(observation, generator)[0]
+
+    @torch.no_grad()
+    def action_nodes(self, observation: Tensor, n_nodes: int) -> tuple[Tensor, Tensor]:
+        """Actions (batch, n_nodes, 1) and weights (n_nodes,) whose sums are expectations over the
+        policy's action (Gauss-Hermite quadrature); for policies with one action dimension."""
+        if self.spaces.action_dim != 1:
+            raise ValueError(
+                f"quadrature over actions is for one action dimension, not "
+                f"{self.spaces.action_dim}; draw actions with explore"
+            )
+        places, weights = np.polynomial.hermite_e.hermegauss(n_nodes)
         z = self.observation_normalizer.normalize(observation)
-        return self.action_normalizer.denormalize(self._draw(z, generator)[0])
+        mean, log_std = self.policy(z).chunk(2, dim=-1)  # (B, 1)
+        steps = torch.from_numpy(places).to(mean)
+        z_action = (mean + log_std.clamp(*LOG_STD_RANGE).exp() * steps).tanh()
+        actions = self.action_normalizer.denormalize(z_action[..., None])
+        return actions, torch.from_numpy(weights / weights.sum()).to(mean)
 
     def actor_state(self) -> dict[str, Tensor]:
         parts = ("policy.", "observation_normalizer.", "action_normalizer.")

@@ -17,6 +17,14 @@ for _task, _goal in (("maze2d", "fixed"), ("multi2d", "random")):
             },
         )
 
+for _dim in (2, 8, 16):
+    register(
+        id=f"forethought/linear-{_dim}-v0",
+        entry_point="forethought.envs.linear:LinearEnv",
+        max_episode_steps=50,
+        kwargs={"dim": _dim},
+    )
+
 # entry point, step limit (Gymnasium's), returns that score 0 and 100 (D4RL's, where it has them)
 _TASKS = {
     "pendulum": ("pendulum:PendulumEnv", 200, None),

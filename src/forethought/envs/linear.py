@@ -97,13 +97,21 @@ class LinearEnv(gymnasium.Env):
         self.action_space = spaces.Box(-np.inf, np.inf, (self.system.action_dim,), np.float32)
         self._state = np.zeros(dim)
 
+    def draw_states(self, n: int, generator: np.random.Generator) -> np.ndarray:
+        """States (n, dim) that episodes start in."""
+        return START_SPREAD * generator.standard_normal((n, self.system.dim))
+
+    def arrival_rewards(self, observations: np.ndarray) -> np.ndarray:
+        """(...,) rewards of steps that reach observations (..., dim)."""
+        return -np.mean(observations**2, axis=-1)
+
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> Any:
         super().reset(seed=seed)
-        self._state = START_SPREAD * self.np_random.standard_normal(self.system.dim)
+        self._state = self.draw_states(1, self.np_random)[0]
         return self._state.astype(np.float32), {}
 
     def step(self, action: np.ndarray) -> Any:
         given = np.asarray(action, dtype=np.float64)[None]
         self._state = self.system.step(self._state[None], given, self.np_random)[0]
-        reward = -float(np.mean(self._state**2))
+        reward = float(self.arrival_rewards(self._state))
         return self._state.astype(np.float32), reward, False, False, {}

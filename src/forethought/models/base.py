@@ -198,6 +198,10 @@ class Explorer(ABC):
         """Set the buffers of normalizers: from the environment's lowest and highest action (2, A),
         and from observations (n, O) if they are to be normalized."""
 
+    def fit_steps(self, steps: Transitions) -> None:
+        """Set what else depends on the data, from all random steps; default: nothing."""
+        return
+
     @abstractmethod
     def explore(self, observation: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Random actions (batch, A) for observations (batch, O), in environment units."""

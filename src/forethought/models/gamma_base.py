@@ -10,6 +10,10 @@ so that rewards can tell staying from having ended.
 
 With ``most_discount`` the discount is an input of the network: trained with horizons 1 / (1 -
 discount) spread evenly in their logarithm, one model answers for all of them.
+
+What the network believed at first fades only as gamma^k over k rounds of bootstrapping: at discount
+0.99 hundreds of rounds, each as long as network and target take to learn. ``burn_in`` lets horizons
+grow from one step over the first steps of training, so that most rounds are short ones.
 """
 
 from __future__ import annotations
@@ -23,12 +27,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from forethought.checkpoint import load_model
+from forethought.checkpoint import find_checkpoint, load_model
 from forethought.config import ModelConfig
 from forethought.data.episodes import EpisodeDataset
 from forethought.data.normalizers import Normalizer, NormalizerKind
 from forethought.data.views import TransitionView
 from forethought.models.base import Actor, Explorer, Model, OccupancyModel, follow, require
+from forethought.models.gamma import StochasticPolicy
 from forethought.types import Spaces, Transitions
 
 
@@ -42,6 +47,9 @@ class GammaConfig(ModelConfig):
     """0 = one discount; else the discount is an input, trained from 0 to this one"""
     target_rate: float = 5e-3
     """how fast the target network follows, per step (tau of Tables A.1 and A.2)"""
+    burn_in: int = 0
+    """training steps over which horizons grow, evenly in their logarithm, from 1 to the full one
+    (the released code: discount 0.5 for its first 2,000)"""
     normalizer: NormalizerKind = "gaussian"
     """of observations; actions are mapped to [-1, 1]"""
     terminal_flag: bool = False
@@ -53,6 +61,8 @@ class GammaConfig(ModelConfig):
     def __post_init__(self) -> None:
         if not 0 <= self.discount < 1:
             raise ValueError(f"model.discount is {self.discount}; it must lie in [0, 1)")
+        if self.burn_in < 0:
+            raise ValueError(f"model.burn_in is {self.burn_in}; it must not be negative")
         if self.most_discount and not self.discount <= self.most_discount < 1:
             raise ValueError(
                 f"model.most_discount is {self.most_discount}; it must be 0 (one discount) or lie "
@@ -68,7 +78,7 @@ class GammaConfig(ModelConfig):
 @torch.no_grad()
 def draw_actions(path: str, dataset: EpisodeDataset, chunk: int = 8192) -> np.ndarray:
     """One action (rows, A) of the policy at ``path`` for every observation of ``dataset``."""
-    policy = load_model(path)
+    policy = load_model(find_checkpoint(path))
     wanted, found = dataset.spaces, policy.spaces
     if (wanted.observation_dim, wanted.action_dim) != (found.observation_dim, found.action_dim):
         raise ValueError(
@@ -77,13 +87,17 @@ def draw_actions(path: str, dataset: EpisodeDataset, chunk: int = 8192) -> np.nd
             f"{wanted.action_dim}"
         )
     generator = torch.Generator().manual_seed(0)
-    rows = torch.from_numpy(np.ascontiguousarray(dataset.observations))
+    rows = torch.from_numpy(np.array(dataset.observations))  # a copy: the file is read-only
+    act = stochastic_policy(policy)
+    return torch.cat([act(part, generator) for part in rows.split(chunk)]).numpy()
+
+
+def stochastic_policy(policy: Model) -> StochasticPolicy:
+    """A trained policy as rollouts and simulations ask it: with its noise, if it has any."""
     if isinstance(policy, Explorer):
-        drawn = [policy.explore(part, generator) for part in rows.split(chunk)]
-    else:
-        actor = require(policy, Actor, needed_by="a gamma-model's policy")
-        drawn = [actor.act(part) for part in rows.split(chunk)]
-    return torch.cat(drawn).numpy()
+        return policy.explore
+    actor = require(policy, Actor, needed_by="a gamma-model's policy")
+    return lambda observation, _=None: actor.act(observation)
 
 
 @dataclass(frozen=True)
@@ -107,6 +121,8 @@ class GammaModel(Model, OccupancyModel):
     network, target: the trained network and its slow average; built by ``make_network``
     """
 
+    steps_taken: Tensor
+
     def __init__(self, config: GammaConfig, spaces: Spaces) -> None:
         super().__init__(spaces)
         if spaces.n_actions is not None:
@@ -117,6 +133,8 @@ class GammaModel(Model, OccupancyModel):
         self.gamma_config, self.discount = config, config.discount
         self.state_dim = spaces.observation_dim + config.terminal_flag
         self.given_dim = spaces.observation_dim + spaces.action_dim + 2 * bool(config.most_discount)
+        if config.burn_in:
+            self.register_buffer("steps_taken", torch.zeros((), dtype=torch.int64))
         self.observation_normalizer = Normalizer(spaces.observation_dim, config.normalizer)
         self.action_normalizer = Normalizer(spaces.action_dim, "limits")
         self.network = self.make_network()
@@ -162,7 +180,7 @@ class GammaModel(Model, OccupancyModel):
         ended = batch.terminated.to(z_next)
         if self.gamma_config.terminal_flag:
             z_next = torch.cat([z_next, ended[:, None]], dim=-1)
-        discount = self._draw_discounts(len(z_next), z_next, generator)
+        discount = self.draw_discounts(len(z_next), z_next, generator)
         posed = Bootstrap(
             z_next=z_next,
             given=self.given(batch.observation, batch.action, discount),
@@ -172,17 +190,21 @@ class GammaModel(Model, OccupancyModel):
         )
         return self.bootstrapped_loss(posed, generator)
 
-    def _draw_discounts(
-        self, batch: int, like: Tensor, generator: torch.Generator | None
-    ) -> Tensor:
-        most = self.gamma_config.most_discount
-        if not most:
-            return torch.full((batch,), self.discount, device=like.device)
-        uniform = torch.rand(batch, generator=generator, device=like.device)
-        return -torch.expm1(uniform * math.log1p(-most))
+    def draw_discounts(self, batch: int, like: Tensor, generator: torch.Generator | None) -> Tensor:
+        """(batch,) discounts to train at now, on the device of ``like``."""
+        most, burn_in = self.gamma_config.most_discount, self.gamma_config.burn_in
+        grown = (self.steps_taken / burn_in).clamp(max=1) if burn_in else 1.0
+        share = torch.ones(batch, device=like.device)
+        if most:
+            share = torch.rand(batch, generator=generator, device=like.device)
+        elif not burn_in:
+            return self.discount * share
+        return -torch.expm1(grown * share * math.log1p(-(most or self.discount)))
 
     def after_step(self) -> None:
         """Move the target network toward the trained one (Algorithms 2 and 3, line 9)."""
+        if self.gamma_config.burn_in:
+            self.steps_taken += 1
         follow(self.target, self.network, self.gamma_config.target_rate)
 
     @torch.no_grad()

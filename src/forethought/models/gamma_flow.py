@@ -7,7 +7,9 @@ Regresses log-densities to the bootstrapped target, at states drawn from it (Eq.
 
 p is N(s', sigma^2), or with ``single_step: learned`` a Gaussian model of the next state trained in
 the same loss. One next state stands for the expectation over next states: exact for deterministic
-dynamics, a bound else. A gamma-model of this kind predicts the occupancy blurred by sigma.
+dynamics, a bound else, for E log p_targ is not log E p_targ. ``objective: likelihood`` has no such
+gap: it minimizes KL(p_targ | mu), i.e. -log mu(s_e | s, a) at the same draws, and needs no density
+of the target. A gamma-model of this kind predicts the occupancy blurred by sigma.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from zuko.flows import MAF
+from zuko.flows import MAF, MaskedAutoregressiveTransform
 from zuko.transforms import MonotonicRQSTransform
 
 from forethought.models.base import DensityModel
@@ -36,7 +38,12 @@ LOG_STD_RANGE = (-7.0, 2.0)  # of the learned single-step model, model units
 class GammaFlowConfig(GammaConfig):
     """Settings of ``GammaFlow``; defaults as in the thesis, but for width and sigma's unit."""
 
+    objective: Literal["regression", "likelihood"] = "regression"
+    """of log-densities to the target's (Algorithm 3), or the likelihood of its draws"""
     transforms: int = 6
+    affine_first: bool = False
+    """before the splines shift and scale by what the network is told, so that they shape a
+    residual: with it ``bound`` and ``bins`` can be smaller"""
     bins: int = 16
     bound: float = 10.0
     """splines act within [-bound, bound], model units; the identity beyond"""
@@ -70,15 +77,21 @@ class GammaFlow(GammaModel, DensityModel):
 
     def make_network(self) -> nn.Module:
         config = self.config
-        return MAF(
-            self.state_dim,
-            self.given_dim,
+        coupling: dict[str, Any] = {
+            "features": self.state_dim,
+            "context": self.given_dim,
+            "passes": min(2, self.state_dim),
+            "hidden_features": [config.width] * 3,
+        }
+        splines: Any = MAF(
+            **coupling,
             transforms=config.transforms,
             univariate=partial(MonotonicRQSTransform, bound=config.bound),
             shapes=[(config.bins,), (config.bins,), (config.bins - 1,)],
-            passes=min(2, self.state_dim),  # coupling
-            hidden_features=[config.width] * 3,
         )
+        if config.affine_first:
+            splines.transform.transforms.insert(0, MaskedAutoregressiveTransform(**coupling))
+        return splines
 
     def draw(self, network: nn.Module, given: Tensor, generator: torch.Generator | None) -> Tensor:
         noise = torch.randn(len(given), self.state_dim, generator=generator, device=given.device)
@@ -88,7 +101,7 @@ class GammaFlow(GammaModel, DensityModel):
         self, batch: Bootstrap, generator: torch.Generator | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         size, device = len(batch.z_next), batch.z_next.device
-        sigma = self._sigma()
+        sigma = self.sigma()
         with torch.no_grad():
             mean, log_std, own_loss = batch.z_next, sigma.log().expand_as(batch.z_next), None
         if self.single_step is not None:
@@ -100,16 +113,27 @@ class GammaFlow(GammaModel, DensityModel):
             z = torch.where(
                 bootstrapped[:, None], self.draw(self.target, batch.given_next, generator), z
             )
-            one_step = _normal_log_prob(z, mean, log_std)
-            later = self.target(batch.given_next).log_prob(z)
-            aim = torch.logaddexp(torch.log1p(-batch.keep) + one_step, batch.keep.log() + later)
-        error = (self.network(batch.given).log_prob(z) - aim).square().mean()
-        metrics = {"log_density_error": error.detach()}
+        found = self.network(batch.given).log_prob(z)
+        if self.config.objective == "likelihood":
+            error = -found.mean()
+            metrics = {"negative_log_likelihood": error.detach()}
+        else:
+            error = (found - self._target_log_prob(z, mean, log_std, batch)).square().mean()
+            metrics = {"log_density_error": error.detach()}
         if own_loss is None:
             return error, metrics
         return error + own_loss, {**metrics, "single_step": own_loss.detach()}
 
-    def _sigma(self) -> Tensor:
+    @torch.no_grad()
+    def _target_log_prob(
+        self, z: Tensor, mean: Tensor, log_std: Tensor, batch: Bootstrap
+    ) -> Tensor:
+        """(B,) log of the bootstrapped target's density at z."""
+        one_step = _normal_log_prob(z, mean, log_std)
+        later = self.target(batch.given_next).log_prob(z)
+        return torch.logaddexp(torch.log1p(-batch.keep) + one_step, batch.keep.log() + later)
+
+    def sigma(self) -> Tensor:
         """(D,) in model units; a terminal flag has sigma itself."""
         sigma = torch.full((self.state_dim,), self.config.sigma)
         sigma = sigma.to(self.observation_normalizer.scale)

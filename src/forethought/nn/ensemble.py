@@ -29,11 +29,13 @@ class EnsembleMLP(nn.Module):
             self.biases.append(nn.Parameter(torch.empty(members, 1, after).uniform_(-bound, bound)))
 
     def forward(self, inputs: Tensor, *, frozen: bool = False) -> Tensor:
-        """(members, batch, sizes[-1]) for inputs (batch, sizes[0]) that all members share.
+        """(members, batch, sizes[-1]) for inputs (batch, sizes[0]) that all members share, or
+        (members, batch, sizes[0]), to each member its own.
 
         frozen: gradients reach the inputs but not the weights, and their cost is saved
         """
-        hidden = inputs.expand(len(self.weights[0]), *inputs.shape)
+        shared = inputs.ndim == 2
+        hidden = inputs.expand(len(self.weights[0]), *inputs.shape) if shared else inputs
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             if frozen:
                 weight, bias = weight.detach(), bias.detach()  # noqa: PLW2901

@@ -3,9 +3,13 @@
 ``sac/{hopper,walker2d,halfcheetah}`` are for about two hours of one core each: a million
 environment steps, at one update for every two (docs/decisions.md). The others follow the paper, at
 one update an environment step; 200,000 steps are the thesis's replay buffer (Table A.2).
+``sac-small/TASK`` is for learning curves of several seeds in minutes: networks and batches of 64,
+and no more steps than the task needs. The agents with a model contain the same SAC.
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from forethought.agents.sac import SACConfig
 from forethought.config import Experiment, OnlineConfig, TrainConfig
@@ -56,9 +60,34 @@ def small_task(task: str, *, normalize: bool = False) -> Experiment:
     return sac_experiment(task, SACConfig(), online, steps=199_000, learning_rate=1e-3)
 
 
+SMALL_STEPS = {"pendulum": 5_000, "acrobot": 20_000, "mountain-car": 15_000, "reacher": 15_000}
+"""environment steps, of which the first 200 (mountain car: 1,000, its episodes are long) random"""
+
+
+def learning_curve(task: str) -> Experiment:
+    """``small_task`` at the size of Figure 3.5, evaluated twenty times or more."""
+    experiment = small_task(task, normalize=task == "mountain-car")
+    assert experiment.online is not None, "small tasks learn online"
+    random_steps = 1_000 if task == "mountain-car" else 200
+    steps = SMALL_STEPS[task]
+    return replace(
+        experiment,
+        name=f"sac-small/{task}",
+        model=SACConfig(width=64),
+        train=replace(experiment.train, steps=steps - random_steps, batch_size=64),
+        online=replace(
+            experiment.online,
+            random_steps=random_steps,
+            evaluate_every=250 if task == "pendulum" else 500,
+            snapshots=0,
+        ),
+    )
+
+
 for _task in ("hopper", "walker2d", "halfcheetah"):
     recipes.register(f"sac/{_task}")(lambda task=_task: locomotion(task))
 for _task in ("pendulum", "acrobot", "mountain-car", "reacher"):
     recipes.register(f"sac/{_task}")(
         lambda task=_task: small_task(task, normalize=task == "mountain-car")
     )
+    recipes.register(f"sac-small/{_task}")(lambda task=_task: learning_curve(task))

@@ -49,8 +49,10 @@ def _control(**fields: Any) -> Change:
 
 def _planner(**fields: Any) -> Change:
     def change(experiment: Experiment) -> Experiment:
-        assert isinstance(experiment.planner, DiffusionPlannerConfig), "a maze recipe's planner"
-        return replace(experiment, planner=replace(experiment.planner, **fields))
+        planner = experiment.require_planner()
+        assert isinstance(planner, DiffusionPlannerConfig), "a maze recipe's planner"
+        changed = replace(planner, **fields)
+        return replace(experiment, planner=changed)
 
     return change
 
@@ -189,7 +191,7 @@ def _row(settings: StudySettings, *, cell: str, piece: Piece) -> dict[str, Any]:
     row = planned_row(
         piece.cut(model),
         env,
-        experiment.planner,
+        experiment.require_planner(),
         experiment.control,
         n=settings.episodes or EPISODES,
         seed=settings.seed,

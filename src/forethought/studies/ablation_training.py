@@ -87,7 +87,7 @@ def trained_row(
     row = planned_row(
         load_model(folder),
         experiment.env,
-        experiment.planner,
+        experiment.require_planner(),
         experiment.control,
         n=n,
         seed=settings.seed,

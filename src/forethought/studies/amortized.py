@@ -119,7 +119,7 @@ def _teacher(settings: StudySettings, name: str) -> tuple[PlanningPolicy, Experi
     """The planner's policy as shipped, its experiment, and the environment."""
     path = checkpoint_of(settings, TASKS[name].layout)
     taught: Experiment = load_config(path)["experiment"]
-    policy = make_policy(load_model(path), taught.planner, taught.control)
+    policy = make_policy(load_model(path), taught.require_planner(), taught.control)
     assert isinstance(policy, PlanningPolicy), "the teacher plans"
     env = taught.env.replace("maze2d-", "multi2d-") if TASKS[name].multi else taught.env
     return policy, taught, env

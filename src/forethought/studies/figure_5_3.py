@@ -84,7 +84,7 @@ def _rows_and_hard_start(layout: str, runs: dict[str, Evaluation]) -> dict[str, 
 def _diffuser(settings: StudySettings, layout: str) -> tuple[Policy, dict[str, Any]]:
     path = settings.pretrained / "diffuser" / f"maze-{layout}"
     experiment: Experiment = load_config(path)["experiment"]
-    policy = make_policy(load_model(path), experiment.planner, experiment.control)
+    policy = make_policy(load_model(path), experiment.require_planner(), experiment.control)
     protocol = {
         "planner": {"kind": "diffusion", "checkpoint": path.as_posix()},
         "replan_every": experiment.control.replan_every,

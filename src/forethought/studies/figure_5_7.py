@@ -88,7 +88,7 @@ def _prediction(settings: StudySettings) -> list[dict[str, Any]]:
         experiment, folder = _train_small(settings, prediction)
         model, facts = load_model(folder), json.loads((folder / "training.json").read_text())
         for steps in PREDICTION_STEPS:
-            planner = _with_steps(experiment.planner, steps)
+            planner = _with_steps(experiment.require_planner(), steps)
             n = settings.episodes or EPISODES
             row = planned_row(
                 model, experiment.env, planner, experiment.control, n=n, seed=settings.seed

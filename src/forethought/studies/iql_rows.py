@@ -66,7 +66,7 @@ def train_with_curve(
 
 def score(experiment: Experiment, out: Path, episodes: int, seed: int) -> Evaluation:
     """The checkpoint in ``out`` on the experiment's environment."""
-    policy = make_policy(load_model(out), experiment.planner, experiment.control)
+    policy = make_policy(load_model(out), experiment.require_planner(), experiment.control)
     return evaluate(policy, experiment.env, episodes, seed, n_parallel=50)
 
 

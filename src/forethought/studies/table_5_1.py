@@ -90,8 +90,8 @@ def diffuser_row(settings: StudySettings, cell: str) -> dict[str, Any]:
     path = _checkpoint(settings, cell)
     config = load_config(path)
     experiment = config["experiment"]
-    policy = make_policy(load_model(path), experiment.planner, experiment.control)
-    protocol = checkpoint_protocol(path, config, experiment.planner, experiment.control)
+    policy = make_policy(load_model(path), experiment.require_planner(), experiment.control)
+    protocol = checkpoint_protocol(path, config, experiment.require_planner(), experiment.control)
     episodes = settings.episodes or EPISODES
     result = evaluate(
         policy, env_of(cell), episodes, settings.seed, n_parallel=50, protocol=protocol
@@ -122,7 +122,7 @@ def thesis_timing(settings: StudySettings, layout: str) -> dict[str, Any]:
     step_seconds = time_steps(experiment, dataset, n_steps=n_steps)
     step_core_seconds = (time.process_time() - began) / (n_steps + 1)  # with the first, untimed one
     model = experiment.model.build(dataset.spaces).eval()
-    planner = experiment.planner.build(model)
+    planner = experiment.require_planner().build(model)
     assert isinstance(planner, Planner), "the thesis recipes plan"
     env = gymnasium.make(env_of(f"maze2d-{layout}"), disable_env_checker=True).unwrapped
     assert isinstance(env, MazeEnv), "the mazes' environments are MazeEnv"

@@ -1,0 +1,167 @@
+"""Episodes round a trained policy, for gamma-models of it: ``TASK-policy``.
+
+Thesis Section 3.6 learns from the replay buffer of a soft actor-critic run, a mixture of all its
+policies. These data sets are rebuilt in seconds from the final policy alone, shipped in
+``pretrained/sac``, disturbed in ways that make up for the policies that are not there:
+
+    a quarter    the policy's own random actions
+    a quarter    plus Gaussian noise, its deviation drawn up to half of the range of actions
+    half         random actions take over now and then, each held for some steps: the share of
+                 steps is drawn up to 1, the mean length of a stretch up to 10 steps
+
+and where the task allows it a quarter of the episodes of each kind starts anywhere. What a true
+replay buffer has and these lack: the directed mistakes of half-trained policies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import gymnasium
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from forethought.checkpoint import find_checkpoint, load_model
+from forethought.data.episodes import Episode, EpisodeDataset
+from forethought.models.base import Explorer, require
+from forethought.occupancy import Simulator, simulator_of
+from forethought.registry import datasets
+
+Array = NDArray[np.float64]
+
+PI = float(np.pi)
+# the box that a quarter of the starts is drawn from; None = where the task starts by itself
+ANYWHERE: dict[str, tuple[list[float], list[float]] | None] = {
+    "pendulum": ([-PI, -8.0], [PI, 8.0]),
+    "acrobot": ([-PI, -PI, -4.0, -8.0], [PI, PI, 4.0, 8.0]),
+    "mountain-car": ([-1.2, -0.07], [0.6, 0.07]),
+    "reacher": None,
+}
+ALONE, NOISY, MOST_NOISE, LONGEST, SPREAD = 0.25, 0.25, 0.5, 10.0, 0.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disturbances:
+    """What is done to the policy's actions in each of n episodes, all arrays (n,).
+
+    noise: Gaussian, as a share of the range of actions;  share: of the steps taken at random
+    length: mean number of steps that a random action, or its absence, lasts
+    """
+
+    noise: Array
+    share: Array
+    length: Array
+
+    @classmethod
+    def draw(cls, n: int, generator: np.random.Generator) -> Disturbances:
+        """The mixture of the module's docstring."""
+        kind = generator.random(n)
+        is_noisy = (kind >= ALONE) & (kind < ALONE + NOISY)
+        return cls(
+            noise=generator.uniform(0, MOST_NOISE, n) * is_noisy,
+            share=generator.random(n) * (kind >= ALONE + NOISY),
+            length=generator.uniform(1, LONGEST, n),
+        )
+
+
+def build_policy_data(
+    task: str, seed: int, n_steps: int, on_progress: Callable[[int], None] | None = None
+) -> EpisodeDataset:
+    """About ``n_steps`` steps in whole episodes of the task's time limit, all run side by side."""
+    env_id, path = f"forethought/{task}-v0", f"pretrained/sac/{task}"
+    limit = gymnasium.spec(env_id).max_episode_steps
+    assert limit is not None, "the registered tasks have a time limit"
+    n = max(1, round(n_steps / limit))
+    policy = require(load_model(find_checkpoint(path)), Explorer, needed_by=f"{task}-policy")
+    simulator, generator = simulator_of(env_id), np.random.default_rng(seed)
+    states = simulator.draw_starts(n, seed)
+    if (box := ANYWHERE[task]) is not None:
+        is_spread = generator.random(n) < SPREAD
+        states[is_spread] = generator.uniform(*box, (n, states.shape[1]))[is_spread]
+    space = gymnasium.make(env_id, disable_env_checker=True).action_space
+    assert isinstance(space, gymnasium.spaces.Box), "the registered tasks have a box of actions"
+    episodes = run_disturbed(
+        simulator,
+        policy,
+        states,
+        Disturbances.draw(n, generator),
+        action_box=np.stack([space.low, space.high]).astype(np.float64),
+        n_steps=limit,
+        generator=generator,
+        on_step=None if on_progress is None else lambda step: on_progress(step * n),
+    )
+    return EpisodeDataset.from_episodes(
+        episodes,
+        env=env_id,
+        builder=f"{task}-policy",
+        seed=seed,
+        policy=path,
+        behavior="the policy, alone, with Gaussian noise, or with stretches of random actions; "
+        "not the replay buffer of its training",
+    )
+
+
+def run_disturbed(  # noqa: PLR0913  who acts where, how disturbed, and for how long
+    simulator: Simulator,
+    policy: Explorer,
+    states: Array,
+    disturbances: Disturbances,
+    *,
+    action_box: Array,
+    n_steps: int,
+    generator: np.random.Generator,
+    on_step: Callable[[int], None] | None = None,
+) -> list[Episode]:
+    """Episodes of ``n_steps`` from states (n, S), or shorter where the process ends.
+
+    action_box: (2, A), the lowest and the highest action
+    """
+    n, (low, high) = len(states), action_box
+    draws = torch.Generator().manual_seed(int(generator.integers(2**62)))
+    is_random = generator.random(n) < disturbances.share
+    held = generator.uniform(low, high, (n, len(low)))
+    lengths, terminated = np.full(n, n_steps), np.zeros(n, dtype=bool)
+    observations, actions, rewards = [simulator.observe(states)], [], []
+    for step in range(n_steps):
+        current = torch.from_numpy(observations[-1].astype(np.float32))
+        action = policy.explore(current, draws).numpy().astype(np.float64)
+        noise = generator.standard_normal(action.shape) * (high - low) * 0.5
+        action = np.clip(action + disturbances.noise[:, None] * noise, low, high)
+        action = np.where(is_random[:, None], held, action).astype(np.float32)
+        live = np.flatnonzero(~terminated)
+        reached, earned = states.copy(), np.zeros(n)
+        reached[live], earned[live], terminated[live] = simulator.advance(
+            states[live], action[live].astype(np.float64)
+        )
+        lengths[live[terminated[live]]] = step + 1
+        states = reached
+        observations.append(simulator.observe(states))
+        actions.append(action)
+        rewards.append(earned)
+        renewed = generator.random(n) < 1 / disturbances.length
+        is_random = np.where(renewed, generator.random(n) < disturbances.share, is_random)
+        fresh = generator.uniform(low, high, held.shape)
+        held = np.where(renewed[:, None], fresh, held)
+        if on_step is not None:
+            on_step(step + 1)
+    seen = np.stack(observations, axis=1).astype(np.float32)
+    taken, paid = np.stack(actions, axis=1), np.stack(rewards, axis=1).astype(np.float32)
+    return [
+        Episode(seen[i, : k + 1], taken[i, :k], paid[i, :k], bool(terminated[i]))
+        for i, k in enumerate(lengths)
+    ]
+
+
+for _task in ANYWHERE:
+
+    @datasets.register(f"{_task}-policy")
+    def _build(
+        seed: int = 0,
+        n_steps: int = 200_000,
+        on_progress: Callable[[int], None] | None = None,
+        task: str = _task,
+    ) -> EpisodeDataset:
+        """A trained policy with various disturbances, for gamma-models of it."""
+        return build_policy_data(task, seed, n_steps, on_progress)
