@@ -75,5 +75,5 @@ def test_maps_are_scored_against_the_grid():
     found = figure_3_4.scores(parts)["one-pass"]
     assert found["task"]["rank"] == 1 and found["left"]["rank"] == -1
     np.testing.assert_allclose([found["task"]["mean"], found["task"]["bias"]], 2)
-    assert "| 1.000 | 2.00 |" in figure_3_4.markdown(parts)
+    assert "| 1.000 | – | 2.00 | – |" in figure_3_4.markdown(parts)
     assert set(figure_3_4.plot(parts)) == {"maps"}
