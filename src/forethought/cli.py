@@ -45,7 +45,7 @@ File = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PATH")]
 
 @dataclass(frozen=True, kw_only=True)
 class DataBuild:
-    """Build a data set with scripted controllers: maze-umaze, maze-medium, maze-large."""
+    """Build a data set from scratch: maze-umaze, maze-medium, pendulum-policy and others."""
 
     name: Name
     out: Path | None = None

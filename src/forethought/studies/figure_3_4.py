@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from forethought.agents.sac import SAC
@@ -44,7 +44,7 @@ GRID = Grid(
 NODES = 5  # of the quadrature over the policy's action
 ANGLES = np.linspace(-np.pi, np.pi, 25)[:-1] + np.pi / 24
 VELOCITIES = np.linspace(-7.5, 7.5, 21)
-DRAWS, ROLLOUT_DRAWS, ROLLOUTS = 200, 50, 200
+DRAWS, ROLLOUT_DRAWS, ROLLOUTS, MAP_ROLLOUTS = 1000, 64, 200, 10
 NINE = [(angle, velocity) for velocity in (4.0, 0.0, -4.0) for angle in (-2.1, 0.0, 2.1)]
 REWARDS: dict[str, tuple[str, Callable[[Array], Array]]] = {
     "task": ("the task's reward", PendulumEnv(reward="arrival").arrival_rewards),
@@ -62,6 +62,7 @@ def figure_3_4() -> Study:
         title="Figure 3.4: values of Pendulum states at discount 0.99",
         parts=(
             Part(name="reference", minutes=3.0, compute=reference),
+            Part(name="simulated", minutes=1.0, compute=simulated),
             Part(name="one-pass", minutes=2.0, compute=partial(modelled, shorter=False)),
             Part(name="rollouts", minutes=4.0, compute=partial(modelled, shorter=True)),
             Part(name="nine", minutes=1.0, compute=nine),
@@ -93,7 +94,7 @@ def reference(settings: StudySettings) -> dict[str, Any]:
             tolerance=0.01,
         )
         best = iterate_values(tabulate(env, GRID, torques, reward), DISCOUNT, tolerance=0.01)
-        simulated, error = _simulated(settings, np.array(NINE), reward)
+        simulated, error = _simulated(settings, np.array(NINE), reward, ROLLOUTS)
         part[key] = {
             "policy": _rounded(GRID.read(own, states)),
             "best": _rounded(GRID.read(best, states)),
@@ -104,14 +105,23 @@ def reference(settings: StudySettings) -> dict[str, Any]:
     return {"grid": list(GRID.counts), "nodes": NODES, "rollouts": ROLLOUTS, **part}
 
 
+def simulated(settings: StudySettings) -> dict[str, Any]:
+    """The same values by rollouts of the policy: the grid smears where neighbors part ways."""
+    part: dict[str, Any] = {"rollouts": MAP_ROLLOUTS}
+    for key, (_, reward) in REWARDS.items():
+        values, error = _simulated(settings, asked_states(), reward, MAP_ROLLOUTS)
+        part[key] = {"values": _rounded(values), "largest_standard_error": float(error.max())}
+    return part
+
+
 def _simulated(
-    settings: StudySettings, states: Array, reward: Callable[[Array], Array]
+    settings: StudySettings, states: Array, reward: Callable[[Array], Array], n: int
 ) -> tuple[Array, Array]:
-    """Values (n,) by rollouts of the policy, and their standard errors."""
+    """Values (states,) by n rollouts of the policy from each, and their standard errors."""
     simulator = ClosedFormSimulator(PendulumEnv(reward="arrival"))
     policy = load_policy(settings, "pendulum")
     generator = torch.Generator().manual_seed(settings.seed)
-    rows = np.repeat(states, ROLLOUTS, axis=0)
+    rows = np.repeat(states, n, axis=0)
     first = policy.explore(torch.from_numpy(simulator.observe(rows)).float(), generator)
     futures = simulate(
         simulator,
@@ -123,8 +133,8 @@ def _simulated(
     )
     rewards = np.asarray(reward(futures.observations.double().numpy()))
     values = rewards @ DISCOUNT ** np.arange(rewards.shape[1])
-    per_state = values.reshape(len(states), ROLLOUTS)
-    return per_state.mean(axis=1), per_state.std(axis=1, ddof=1) / ROLLOUTS**0.5
+    per_state = values.reshape(len(states), n)
+    return per_state.mean(axis=1), per_state.std(axis=1, ddof=1) / n**0.5
 
 
 def modelled(settings: StudySettings, *, shorter: bool) -> dict[str, Any]:
@@ -132,12 +142,13 @@ def modelled(settings: StudySettings, *, shorter: bool) -> dict[str, Any]:
     model, training = _model(settings)
     policy = load_policy(settings, "pendulum")
     observation = torch.from_numpy(PendulumEnv().observe(asked_states())).float()
-    generator = torch.Generator().manual_seed(settings.seed)
-    found: dict[str, list[Tensor]] = {key: [] for key in REWARDS}
-    n_steps = steps_to_cover(SHORTER, DISCOUNT) if shorter else 1
+    found: dict[str, list[float]] = {key: [] for key in REWARDS}
     asked, draws = (SHORTER, ROLLOUT_DRAWS) if shorter else (DISCOUNT, DRAWS)
-    for part in observation.split(60):
-        rows = part.repeat_interleave(draws, dim=0)
+    n_steps = steps_to_cover(SHORTER, DISCOUNT) if shorter else 1
+    for row in observation:
+        # the same noise everywhere, so that what it adds is nearly the same in all states
+        generator = torch.Generator().manual_seed(settings.seed)
+        rows = row.expand(draws, -1)
         states = rollout(
             AtDiscount(model, asked),
             policy.explore,
@@ -145,13 +156,13 @@ def modelled(settings: StudySettings, *, shorter: bool) -> dict[str, Any]:
             policy.explore(rows, generator),
             n_steps=n_steps,
             generator=generator,
-        )  # (n_steps, rows, 1, O)
+        )  # (n_steps, draws, 1, O)
         for key, (_, reward) in REWARDS.items():
             values = estimate_value(
                 states, partial(_tensor_reward, reward), discount=asked, target=DISCOUNT
             )
-            found[key].append(values.view(len(part), draws).mean(dim=1))
-    maps = {key: _rounded(torch.cat(values).numpy()) for key, values in found.items()}
+            found[key].append(float(values.mean()))
+    maps = {key: _rounded(np.array(values)) for key, values in found.items()}
     facts = {"model_discount": asked, "steps": n_steps, "draws": draws}
     return {"training": training, **facts, "maps": maps}
 
@@ -195,37 +206,47 @@ def _model(settings: StudySettings) -> tuple[GammaModel, dict[str, Any]]:
         settings,
         "gamma/pendulum-td2-all",
         key="pendulum-td2-all",
-        core_seconds=ALL_SECONDS,
+        core_seconds=ALL_SECONDS["pendulum"],
         model=MATCHING,
     )
 
 
 def _tensor_reward(reward: Callable[[Array], Array], states: Tensor) -> Tensor:
-    return torch.from_numpy(np.asarray(reward(states.double().numpy())))
+    return torch.from_numpy(np.asarray(reward(states.double().numpy()))).to(states)
 
 
 def _rounded(values: Array) -> list[float]:
     return np.round(values, 3).tolist()
 
 
-def scores(parts: Mapping[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
-    """For each way and reward: rank correlation and errors against the grid."""
-    found: dict[str, dict[str, dict[str, float]]] = {}
+def scores(parts: Mapping[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
+    """For each way and reward: rank correlation and errors against the grid, and the rank
+    correlation with rollouts."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
     for way in ("one-pass", "rollouts"):
         if way in parts and "reference" in parts:
             found[way] = {}
             for key in REWARDS:
-                true = np.array(parts["reference"][key]["policy"])
                 guess = np.array(parts[way]["maps"][key])
-                error = np.abs(guess - true)
-                found[way][key] = {
-                    "rank": rank_correlation(guess, true),
-                    "mean": float(error.mean()),
-                    "largest": float(error.max()),
-                    "bias": float((guess - true).mean()),
-                    "range": float(np.ptp(true)),
-                }
+                found[way][key] = _compared(guess, parts["reference"][key]["policy"])
+                if part := parts.get("simulated"):
+                    other = _compared(guess, part[key]["values"])
+                    found[way][key] |= {
+                        "rank_simulated": other["rank"],
+                        "mean_simulated": other["mean"],
+                    }
     return found
+
+
+def _compared(guess: Array, true: ArrayLike) -> dict[str, float]:
+    error = guess - np.asarray(true)
+    return {
+        "rank": rank_correlation(guess, true),
+        "mean": float(np.abs(error).mean()),
+        "largest": float(np.abs(error).max()),
+        "bias": float(error.mean()),
+        "range": float(np.ptp(true)),
+    }
 
 
 def plot(parts: Mapping[str, Any]) -> dict[str, Figure]:
@@ -295,22 +316,39 @@ def markdown(parts: Mapping[str, Any]) -> str:
         return ""
     lines = [
         f"Values of {len(ANGLES) * len(VELOCITIES)} states at discount {DISCOUNT} against Bellman "
-        f"iteration of the same policy on a grid of {GRID.counts[0]} x {GRID.counts[1]}:",
+        f"iteration of the same policy on a grid of {GRID.counts[0]} x {GRID.counts[1]}, and "
+        "against rollouts from each:",
         "",
-        "| reward | values from | rank correlation | mean error | largest | bias | range |",
-        "|---|---|---|---|---|---|---|",
+        "| reward | values from | rank correlation, grid | rollouts | mean error, grid | "
+        "rollouts | largest | bias | range |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for key, (name, _) in REWARDS.items():
         for way, rows in found.items():
-            row = rows[key]
-            steps = parts[way]["steps"]
+            row, steps = rows[key], parts[way]["steps"]
             label = "one pass" if way == "one-pass" else f"{steps} steps at {SHORTER}"
+            rank, mean = row.get("rank_simulated"), row.get("mean_simulated")
             lines.append(
-                f"| {name} | {label} | {row['rank']:.3f} | {row['mean']:.2f} | "
+                f"| {name} | {label} | {row['rank']:.3f} | {'–' if rank is None else f'{rank:.3f}'}"
+                f" | {row['mean']:.2f} | {'–' if mean is None else f'{mean:.2f}'} | "
                 f"{row['largest']:.2f} | {row['bias']:+.2f} | {row['range']:.1f} |"
             )
-    lines += ["", _check(parts["reference"])]
+    lines += ["", _check(parts["reference"]), *_check_map(parts)]
     return "\n".join(lines)
+
+
+def _check_map(parts: Mapping[str, Any]) -> list[str]:
+    if "simulated" not in parts:
+        return []
+    ranks = [
+        rank_correlation(parts["reference"][key]["policy"], parts["simulated"][key]["values"])
+        for key in REWARDS
+    ]
+    return [
+        "",
+        f"Over the whole map, grid and {parts['simulated']['rollouts']} rollouts a state have rank "
+        f"correlations of {' and '.join(f'{rank:.3f}' for rank in ranks)}.",
+    ]
 
 
 def _check(part: Mapping[str, Any]) -> str:
