@@ -37,7 +37,7 @@ from forethought.studies.rows import BASELINES, row_file, row_of, write_row
 
 BATCH = 128
 CURVE_EPISODES, CURVE_SEED = 100, 1_000  # as for IQL
-UPDATES = {"awac": 30_000, "rebrac": 30_000, "sac-n": 12_000, "cql": 8_000}
+UPDATES = {"awac": 30_000, "rebrac": 30_000, "sac-n": 8_000, "cql": 5_000}
 LABELS = {"awac": "AWAC", "rebrac": "ReBRAC", "sac-n": "SAC-N", "cql": "CQL"}
 DEPARTURES = {
     "awac": "batch 128 instead of 256",

@@ -279,7 +279,7 @@ def test_network_output_at_padded_steps_gets_exactly_zero_gradient(name, label, 
 def test_200_steps_on_one_batch_lower_the_loss(name, label, dataset):
     config = CASES[name][label].config
     if not CASES[name][label].falls:
-        pytest.skip("a saddle point; see the test on the linear-Gaussian system")
+        pytest.skip("a saddle point; see test_gamma_targets.py")
     model, batch = built(config, dataset), batch_of(config, dataset)
 
     def mean_loss() -> float:

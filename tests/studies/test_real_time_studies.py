@@ -38,6 +38,7 @@ CALIBRATION = {
     "steps": 15,
 }
 TRAINING = {"steps": 5, "batch_size": 2, "seconds": 90.0}
+TIMES = {"p50": 3.2, "p99": 4.5, "max": 9.0, "used": [[1, 2, 0.75], [2, 2, 0.25]]}
 PARTS = {
     "figure-5-7": {
         "cold-1": row(90.0, network_calls=1),
@@ -57,6 +58,10 @@ PARTS = {
         "rate-large": {"median": 3000, "p1": 1000, "load": 0.1},
     },
     "plan-cost": {"horizon": POINTS, "candidates": POINTS, "maze": MAZES},
+    "plan-budget": {
+        "large-5": row(90.0, layout="large", budget_ms=5.0, in_time=0.998, **TIMES),
+        "umaze-20": row(80.0, layout="umaze", budget_ms=20.0, in_time=1.0, **TIMES),
+    },
 }
 TOLD = {
     "figure-5-7": [
@@ -69,6 +74,7 @@ TOLD = {
     ],
     "amortized": ["student alone | 0.0% | 96.5", "random (15) | 0.200 | 90.0%", "3,000 (1,000)"],
     "plan-cost": ["exponent 1.00, memory with 1.00"],
+    "plan-budget": ["large | 5 | 99.80% | 3.2 | 4.5 | 9.0 | 1 x 2 (75%)", "91.5 [90.0, 93.0] (4"],
 }
 
 

@@ -40,7 +40,7 @@ class IQLConfig(ModelConfig):
     """Settings of ``IQL``; the defaults are the paper's, but for expectile and temperature."""
 
     discount: float = 0.99
-    expectile: float = 0.9
+    expectile: float = 0.95
     """0.5 is the mean over the data's actions, towards 1 the best of them"""
     temperature: float = 10.0
     """inverse temperature of the policy's weights; 0 is behavior cloning"""

@@ -33,6 +33,7 @@ from forethought.models.base import (
     TrajectorySampler,
     WarmStart,
 )
+from forethought.models.conditioning import Conditioning, condition, cut_windows
 from forethought.models.reachability import Reachability
 from forethought.models.reverse import Known, NoiseSource, reverse_chain
 from forethought.models.schedules import cosine_alpha_bar
@@ -68,9 +69,7 @@ class DiffuserConfig(ModelConfig):
     """what the network outputs: tau^0 (released code) or eps (thesis text)"""
     first_action_weight: float = 1.0
     """loss weight of the window's first action (released locomotion: 10)"""
-    condition_in_training: Literal["none", "start", "start_and_end", "start_and_goal_time"] = (
-        "start_and_end"
-    )
+    condition_in_training: Conditioning = "start_and_end"
     """which rows are given clean in training; start_and_goal_time: the goal at a random row and
     held after, which is what makes plans of any length arrive"""
     mark_pins: bool = False
@@ -186,8 +185,8 @@ class Diffuser(Model, TrajectorySampler, ArrivalEstimator):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Simplified objective (Section 5.3) on windows, plus the arrival classifier's."""
         z_clean, weight = self.encode(batch), self._weights(batch)
-        z_parts, weight_parts = self._mix_horizons(z_clean, weight, generator)
-        denoising = self._denoising_loss(z_parts, weight_parts, generator)
+        pieces = cut_windows(z_clean, weight, self.config.mixed_horizons, generator)
+        denoising = self._denoising_loss(*pieces, generator)
         metrics = {"denoising": denoising.detach()}
         if self.reachability is None:
             return denoising, metrics
@@ -212,22 +211,11 @@ class Diffuser(Model, TrajectorySampler, ArrivalEstimator):
             weight[..., self.observation_dim :] *= batch.action_mask[..., None]
         return weight
 
-    def _mix_horizons(
-        self, z: Tensor, weight: Tensor, generator: torch.Generator | None
-    ) -> tuple[Tensor, Tensor]:
-        """Cut every window into pieces of one of the trained horizons; the batch keeps its rows."""
-        options = self.config.mixed_horizons
-        if not options:
-            return z, weight
-        draw = torch.randint(len(options) + 1, (), generator=generator, device=z.device)
-        horizon = (*options, z.shape[1])[int(draw)]
-        pieces = (-1, horizon, z.shape[2])
-        return z.reshape(pieces), weight.reshape(pieces)
-
     def _denoising_loss(
         self, z_clean: Tensor, weight: Tensor, generator: torch.Generator | None
     ) -> Tensor:
-        z_clean, weight, given = self._condition(z_clean, weight, generator)
+        kind = self.config.condition_in_training
+        z_clean, weight, given = condition(z_clean, weight, kind, self.observation_dim, generator)
         batch, device = len(z_clean), z_clean.device
         level = torch.randint(len(self.alpha_bar), (batch,), generator=generator, device=device)
         noise = torch.randn(z_clean.shape, generator=generator, device=device)
@@ -238,28 +226,6 @@ class Diffuser(Model, TrajectorySampler, ArrivalEstimator):
         target = z_clean if self.config.prediction == "clean" else noise
         weight = weight * ~given
         return (weight * (output.float() - target).square()).sum() / weight.sum().clamp(min=1)
-
-    def _condition(
-        self, z_clean: Tensor, weight: Tensor, generator: torch.Generator | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Which entries the network is given clean; with goal times, rows after one repeat it."""
-        kind = self.config.condition_in_training
-        given = torch.zeros_like(z_clean, dtype=torch.bool)
-        width = self.observation_dim
-        given[:, 0, :width] = kind != "none"
-        if kind == "start_and_end":
-            given[:, -1, :width] = True
-        if kind == "start_and_goal_time":
-            batch, horizon, _ = z_clean.shape
-            row = torch.arange(horizon, device=z_clean.device)
-            uniform = torch.rand(batch, generator=generator, device=z_clean.device)
-            goal_row = 1 + (uniform * (horizon - 1)).long()  # in 1..H-1
-            source = torch.minimum(row, goal_row[:, None])  # (B, H)
-            z_clean = z_clean.gather(1, source[..., None].expand_as(z_clean))
-            arrived = row >= goal_row[:, None]
-            given[..., :width] |= arrived[..., None]
-            weight = weight.masked_fill(arrived[..., None], 0)
-        return z_clean, weight, given
 
     def predict(self, z_noisy: Tensor, level: Tensor, given: Tensor) -> Tensor:
         """Network output for arrays (B, H, D) at levels (B,), given entries marked."""

@@ -100,16 +100,19 @@ def rollout(  # noqa: PLR0913  what to ask, of whom, and how much
     """States (n_steps, batch, n_samples, O) of gamma-model rollouts from (batch, O), (batch, A).
 
     policy: draws the action of every step after the first; None only with one step
+    A model with a terminal flag gives states (.., O + 1); one whose flag says that the episode has
+    ended (at least 1/2) is kept for the steps that follow.
     """
     if n_steps > 1 and policy is None:
         raise ValueError(f"a rollout of {n_steps} gamma-model steps needs the policy after the 1st")
     states = model.sample(observation, action, n_samples, generator=generator)  # (B, n, O)
-    steps = [states]
+    steps, width = [states], observation.shape[1]
     for _ in range(1, n_steps):
         assert policy is not None, "checked above"
-        flat = states.flatten(0, 1)
-        following = model.sample(flat, policy(flat, generator), 1, generator=generator)
-        states = following.view_as(states)
+        here = states[..., :width].flatten(0, 1)
+        following = model.sample(here, policy(here, generator), 1, generator=generator)
+        ended = (states[..., width:] >= 0.5).any(dim=-1, keepdim=True)
+        states = torch.where(ended, states, following.view_as(states))
         steps.append(states)
     return torch.stack(steps)
 
@@ -127,7 +130,7 @@ def sample_at(  # noqa: PLR0913  as rollout
     """(batch, n_samples, O) drawn from the occupancy of a larger discount (Theorem 1).
 
     Every sample stops its rollout after a step drawn with probabilities alpha_n. Rollouts end where
-    less than one sample in 10,000 would go on; those take the last step.
+    less than one sample in 10,000 would go on; that share is spread over all steps.
     """
     check_discounts(model.discount, target)
     n_steps = steps_to_cover(model.discount, target, 1 - 1e-4) if target > model.discount else 1
