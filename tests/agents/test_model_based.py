@@ -293,8 +293,6 @@ def test_settings_of_models_within_models_survive_json():
 def test_settings_that_make_no_sense_are_refused():
     with pytest.raises(ValueError, match=r"model\.gamma\.discount is 0.99"):
         GammaMVEConfig(gamma=GammaMatchingConfig(discount=0.99))
-    with pytest.raises(ValueError, match="Use one step, or no flag"):
-        GammaMVEConfig(rollout=2, gamma=GammaMatchingConfig(discount=0.8, terminal_flag=True))
     with pytest.raises(ValueError, match="model.rollout is 0"):
         MVEConfig(rollout=0)
     with pytest.raises(ValueError, match="model.real_share is 2"):

@@ -145,16 +145,8 @@ CASES: dict[str, dict[str, Case]] = {
                 sac=SHORT_SIGHTED,
                 gamma=GammaMatchingConfig(width=16, blocks=1, discount=0.3, terminal_flag=True),
                 reward_width=16,
-                samples=2,
-            )
-        ),
-        "steps": Case(
-            GammaMVEConfig(
-                sac=SHORT_SIGHTED,
-                gamma=GammaMatchingConfig(width=16, blocks=1, discount=0.3),
-                reward_width=16,
                 rollout=2,
-                entropy=False,
+                samples=2,
             )
         ),
         "gan": Case(

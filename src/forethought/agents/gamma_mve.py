@@ -63,11 +63,6 @@ class GammaMVEConfig(ModelBasedConfig):
                 f"model.rollout is {self.rollout} and model.samples {self.samples}; both must be "
                 "at least 1"
             )
-        if self.rollout > 1 and self.gamma.terminal_flag:
-            raise ValueError(
-                f"model.rollout is {self.rollout} with model.gamma.terminal_flag; later steps "
-                "would go on from states that have ended. Use one step, or no flag"
-            )
         if not self.gamma.discount < self.sac.discount:
             raise ValueError(
                 f"model.gamma.discount is {self.gamma.discount}; it must be smaller than the "

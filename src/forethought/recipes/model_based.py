@@ -16,17 +16,25 @@ from forethought.agents.mve import MVEConfig
 from forethought.agents.sac import SACConfig
 from forethought.config import Experiment
 from forethought.models.dynamics import DynamicsConfig
-from forethought.models.gamma_gan import GammaGANConfig
+from forethought.models.gamma_matching import GammaMatchingConfig
 from forethought.recipes.sac import learning_curve
 from forethought.registry import recipes
 
 TASKS = ("pendulum", "acrobot", "mountain-car", "reacher")
 SAC = SACConfig(width=64)
 ENSEMBLE = DynamicsConfig(members=4, width=64, layers=2)
-GAMMA = GammaGANConfig(discount=0.8, width=64, samples=2)
+GAMMA = GammaMatchingConfig(
+    discount=0.8,
+    width=64,
+    blocks=1,
+    ode_steps=2,
+    target_ode_steps=2,
+    # 0.005 would remember what the untrained target drew for a thousand updates
+    target_rate=0.05,
+)
 AGENTS: dict[str, ModelBasedConfig] = {
     "mve": MVEConfig(sac=SAC, dynamics=ENSEMBLE),
-    "gamma-mve": GammaMVEConfig(sac=SAC, gamma=GAMMA, reward_width=64),
+    "gamma-mve": GammaMVEConfig(sac=SAC, gamma=GAMMA, samples=8, reward_width=64),
     "mbpo": MBPOConfig(sac=SAC, dynamics=ENSEMBLE),
 }
 

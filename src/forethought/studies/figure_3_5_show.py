@@ -13,7 +13,13 @@ from forethought.scores import mean_and_interval
 
 METHODS: tuple[str, ...] = ("sac", "gamma-mve", "mve", "mbpo", "ppo")
 LABELS = {"sac": "SAC", "gamma-mve": "γ-MVE", "mve": "MVE", "mbpo": "MBPO", "ppo": "PPO"}
-COLORS = dict(zip(METHODS, ("#2d3848", "#e8743b", "#3d6fb4", "#4f9d69", "#b9c3d0"), strict=True))
+COLORS: dict[str, str] = {
+    "sac": "#2d3848",
+    "gamma-mve": "#e8743b",
+    "mve": "#3d6fb4",
+    "mbpo": "#4f9d69",
+    "ppo": "#b9c3d0",
+}
 SHARE = 0.9
 """of the way from a random policy's return to SAC's final one"""
 LAST = 3
