@@ -62,7 +62,8 @@ class TokenModelConfig(ModelConfig):
     terminal_amount: float = -100.0
     """put in its place, or added to it"""
     stop_token: bool = False
-    """predict the end of an episode: the observation after it is a special token (released code)"""
+    """predict the end of an episode: in place of the observation's first dimension comes a special
+    token (released code: of every dimension)"""
     goal: Literal["none", "final"] = "none"
     """condition on the episode's last observation, put before everything else (thesis 4.3)"""
     hidden_share: float = 0.0
@@ -138,6 +139,7 @@ class TokenTrajectoryModel(Model, TokenModel):
         bins = torch.arange(config.n_bins + int(config.stop_token))
         legal = torch.tensor([self.tokens.legal(c) for c in range(self.tokens.columns)])
         illegal = (bins >= legal[:, None]) & (bins < config.n_bins)
+        illegal[1:, config.n_bins :] = True  # an episode ends between transitions
         self.register_buffer("illegal", illegal, persistent=False)  # (columns, outputs)
         self._has_illegal = bool(illegal.any())
 
@@ -206,9 +208,8 @@ class TokenTrajectoryModel(Model, TokenModel):
         if batch.action_mask is not None:
             weight[..., layout.action_start :] *= batch.action_mask[..., None]
         if self.config.stop_token and batch.terminated is not None:
-            tokens[..., : layout.action_start].masked_fill_(
-                batch.terminated[..., None], layout.stop
-            )
+            tokens[..., 0].masked_fill_(batch.terminated, layout.stop)
+            weight[..., 1 : layout.action_start] *= ~batch.terminated[..., None]
         return tokens, weight
 
     def _parts(self, entropy: Tensor, weight: Tensor) -> dict[str, Tensor]:
@@ -225,7 +226,7 @@ class TokenTrajectoryModel(Model, TokenModel):
         return parts
 
     def _mask(self, logits: Tensor) -> Tensor:
-        """-inf for tokens that no discrete action has; logits (..., columns, outputs)."""
+        """-inf for tokens that a column does not have; logits (..., columns, outputs)."""
         return logits.masked_fill(self.illegal, -torch.inf) if self._has_illegal else logits
 
     def column_logits(self, logits: Tensor, column: int) -> Tensor:

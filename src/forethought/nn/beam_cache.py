@@ -18,6 +18,8 @@ import bisect
 import torch
 from torch import Tensor
 
+LONGEST_TAIL = 16  # tokens; longer ones join their bodies, which can grow and roll on
+
 
 class BeamCache:
     """The cache of ``GPT.extend`` and ``GPT.step``.
@@ -109,6 +111,9 @@ class BeamCache:
     def begin_step(self, oldest: int, stored: bool) -> None:
         """Prepare for one token a row that attends to places from ``oldest`` on."""
         self._stored = stored
+        if len(self._tail_places) >= LONGEST_TAIL:
+            rows = torch.arange(self.rows, device=self._like.device)
+            self._gather(rows.expand(self._batch, -1))
         if self._children == 1:
             if stored:
                 self._reserve_body(1)

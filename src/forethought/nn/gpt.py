@@ -3,8 +3,8 @@
 Blocks are pre-norm, x <- x + attend(norm(x)), x <- x + mlp(norm(x)) (Radford et al. 2018, 2019;
 Vaswani et al. 2017, arXiv 1706.03762). Positions are learned vectors added to the input, or, as an
 option, rotations of queries and keys, so that only distances count (Su et al. 2021, arXiv
-2104.09864). With a band, a token attends to that many latest tokens only. Some columns can be hidden: no token
-attends to them, themselves included, though they attend to others.
+2104.09864). With a band, a token attends to that many latest tokens only. Some columns can be
+hidden: no token attends to them, themselves included, though they attend to others.
 
 Cached decoding (``extend``, ``step``) computes exactly what a full ``forward`` over the same tokens
 under the same mask computes. Learned positions cannot slide, so a sequence must fit ``positions``.
