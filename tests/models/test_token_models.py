@@ -122,6 +122,30 @@ def test_cached_decoding_in_single_precision(config, dataset):
 
 
 @both
+def test_what_all_beams_have_inherited_is_kept_once(config, dataset):
+    model = built(config, dataset)
+    columns = model.tokens.columns
+    states = [model.begin(*situation(config, dataset), cache=c, expected=30) for c in (1, 0)]
+    generator = torch.Generator().manual_seed(0)
+    for step in range(2 * columns):
+        tokens = torch.randint(config.n_bins, (3, 4), generator=generator)
+        for state in states:
+            if not step:
+                state.select(torch.zeros(3, 4, dtype=torch.int64))
+            state.append(tokens)
+            state.next_logits()
+            if step == columns - 3:  # four different sequences
+                state.select(torch.tensor([[3, 1, 2, 0]] * 3))
+            if step == columns + 3:  # all of one family, another in each environment
+                state.select(torch.tensor([[0] * 4, [2] * 4, [3] * 4]))
+        if step == columns + 2:
+            before = len(states[0].cache.prefix_places)
+    assert len(states[0].cache.prefix_places) > before
+    assert len(states[0].cache._body_places) < 2 * columns
+    torch.testing.assert_close(states[0].next_logits(), states[1].next_logits(), rtol=0, atol=1e-8)
+
+
+@both
 def test_a_batch_of_environments_equals_one_at_a_time(config, dataset):
     model = built(config, dataset)
     history, observation, goal = situation(config, dataset)
@@ -289,7 +313,8 @@ def test_discrete_actions_are_tokens_of_their_own(config, dataset):
     torch.testing.assert_close(table[..., 3:4], batch.actions.long())
     loss, _ = model.loss(batch)
     assert bool(loss.isfinite())
-    logits = model.begin(None, batch.observations[:, 0]).next_logits()
+    state = model.begin(None, batch.observations[:, 0])
+    logits = state.next_logits()
     assert bool((logits[..., 4:] == -torch.inf).all() & logits[..., :4].isfinite().all())
 
 

@@ -59,17 +59,21 @@ class Table(TokenState):
     """A token state with known logits: one vector for each number of tokens so far, and history."""
 
     def __init__(self, logits_of, batch: int = 1) -> None:
-        self.tokens = torch.zeros(batch, 1, 0, dtype=torch.int64)
+        self._tokens = torch.zeros(batch, 1, 0, dtype=torch.int64)
         self.network_calls, self._logits_of = 0, logits_of
+
+    @property
+    def tokens(self):
+        return self._tokens
 
     def next_logits(self):
         return self._logits_of(self.tokens)
 
     def append(self, tokens):
-        self.tokens = torch.cat([self.tokens, tokens[..., None]], dim=2)
+        self._tokens = torch.cat([self.tokens, tokens[..., None]], dim=2)
 
     def select(self, indices):
-        self.tokens = self.tokens[torch.arange(len(indices))[:, None], indices]
+        self._tokens = self.tokens[torch.arange(len(indices))[:, None], indices]
 
     def latest(self, count):
         return self.tokens[:, :, -count:]
@@ -92,7 +96,7 @@ def test_beam_of_width_all_sequences_equals_exhaustive_search(config, length, da
     model = built(config, dataset)
     history, observation = situation(config, dataset)
     state = model.begin(history, observation)
-    score = beam_search(state, length, 3**length)
+    score = beam_search(state, 3, length, 3**length)
     every = list(product(range(3), repeat=length))
     expected = torch.stack(
         [log_probability(model, history, observation, sequence) for sequence in every], dim=1
@@ -109,7 +113,7 @@ def test_beam_of_width_all_sequences_equals_exhaustive_search(config, length, da
 
 def test_a_wide_beam_finds_what_a_greedy_one_misses():
     # the likelier first token leads to unlikely second ones
-    first, second = torch.tensor([0.6, 0.4, 0.0]), torch.tensor([[0.5, 0.5, 0], [0.9, 0.1, 0]])
+    first, second = torch.tensor([0.6, 0.4]), torch.tensor([[0.5, 0.5], [0.9, 0.1]])
 
     def logits_of(tokens):
         if not tokens.shape[2]:
@@ -118,7 +122,7 @@ def test_a_wide_beam_finds_what_a_greedy_one_misses():
 
     for width, sequence, probability in ((1, [0, 0], 0.3), (2, [1, 0], 0.36)):
         state = Table(logits_of)
-        score = beam_search(state, 2, width)
+        score = beam_search(state, 2, 2, width)
         assert state.tokens[0, 0].tolist() == sequence
         torch.testing.assert_close(score[0, 0].exp(), torch.tensor(probability))
 
@@ -229,7 +233,7 @@ def test_the_search_finds_the_action_that_pays(dataset):
     values = layout.column_values(layout.reward_column)
 
     def logits_of(tokens):
-        logits = torch.zeros(*tokens.shape[:2], 5, dtype=torch.float64)
+        logits = torch.zeros(*tokens.shape[:2], 4, dtype=torch.float64)
         column = (layout.action_start + tokens.shape[2]) % layout.columns
         if column == layout.reward_column:
             logits[:] = -torch.inf
@@ -289,7 +293,7 @@ def test_cut_offs_remove_the_least_likely_tokens():
         (CutOffs(top=1), [1]),
         (CutOffs(cdf=0.04), [0, 1, 2, 3, 4]),
         (CutOffs(cdf=0.3), [1, 3, 4]),  # 0.05, then 0.15 of the mass are below 0.3; 0.35 is not
-        (CutOffs(cdf=0.6), [1, 3]),
+        (CutOffs(cdf=0.59), [1, 3]),
         (CutOffs(cdf=0.61), [1]),
         (CutOffs(cdf=0.99), [1]),
         (CutOffs(top=3, cdf=0.3), [1, 3, 4]),
@@ -307,7 +311,7 @@ def test_an_empty_beam_is_a_clear_error(dataset):
             CutOffs(**bad)
     broken = Table(lambda tokens: torch.full((*tokens.shape[:2], 5), torch.nan))
     with pytest.raises(ValueError, match="the beam is empty"):
-        beam_search(broken, 2, 3)
+        beam_search(broken, 4, 2, 3)
     for cut_offs in (CutOffs(top=1), CutOffs(cdf=0.5)):
         with pytest.raises(ValueError, match="the beam is empty"):
             sample_tokens(torch.full((1, 2, 5), -torch.inf), cut_offs, None)

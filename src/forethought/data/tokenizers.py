@@ -50,7 +50,9 @@ class Tokenizer(nn.Module):
                 f"a tokenizer needs at least {LEAST_BINS} bins of kind 'uniform' or 'quantile'; "
                 f"got {n_bins} and {kind!r}"
             )
-        self.dim, self.n_bins, self.kind, self.reconstruct = dim, n_bins, kind, reconstruct
+        self.dim, self.n_bins = dim, n_bins
+        self.kind: TokenizerKind = kind
+        self.reconstruct: Reconstruction = reconstruct
         line = torch.linspace(-1, 1, n_bins + 1).repeat(dim, 1)
         self.register_buffer("edges", line)  # (dim, V + 1), increasing
         self.register_buffer("values", (line[:, 1:] + line[:, :-1]) / 2)  # (dim, V), inside the bin
@@ -62,10 +64,6 @@ class Tokenizer(nn.Module):
             raise ValueError(
                 f"a tokenizer of {self.dim} dimensions is fitted on rows (n, {self.dim}) with n at "
                 f"least 1; got an array of shape {data.shape}"
-            )
-        if not np.isfinite(data).all():
-            raise ValueError(
-                "a tokenizer cannot be fitted on NaN or infinite values; clean the log"
             )
         for index in range(self.dim):
             self.fit_column(index, data[:, index])

@@ -122,11 +122,11 @@ class TrajectoryTokens(nn.Module):
 
     def _returns(self, trajectory: Trajectory, missing: Tensor) -> Tensor:
         returns, rewards = trajectory.returns_to_go, trajectory.rewards
-        if returns is None or (self.returns == "without_reward" and rewards is None):
+        if returns is None:
             return missing
-        if self.returns == "without_reward":
-            returns = (returns - rewards) / self.discount
-        return returns[..., None]
+        if self.returns == "with_reward":
+            return returns[..., None]
+        return missing if rewards is None else ((returns - rewards) / self.discount)[..., None]
 
     def _check_choices(self, actions: Tensor) -> Tensor:
         """The actions; ValueError if they are not what this model's actions are."""
@@ -180,7 +180,7 @@ class TrajectoryTokens(nn.Module):
 
     def check_tokens(self, tokens: Tensor, column: int) -> None:
         """Raise ValueError unless all are bins of the column, or special tokens."""
-        low, high = int(tokens.min()), int(tokens.max())
+        low, high = (int(bound) for bound in tokens.aminmax())
         if low < 0 or high > self.hidden or self.legal(column) <= high < self.n_bins:
             raise ValueError(
                 f"unknown token for {self.describe(column)}: got {low} to {high}; known are 0 to "

@@ -242,11 +242,13 @@ class TokenState(ABC):
     next token is the next dimension of a transition, laid out as the model says.
     """
 
-    tokens: Tensor
-    """(batch, beams, n) int64: what has been appended since the prefix"""
-
     network_calls: int
     """passes through the network so far, over all beams at a time"""
+
+    @property
+    @abstractmethod
+    def tokens(self) -> Tensor:
+        """(batch, beams, n) int64: what has been appended since the prefix; to be read only."""
 
     @property
     def beams(self) -> int:
@@ -255,8 +257,8 @@ class TokenState(ABC):
 
     @abstractmethod
     def next_logits(self) -> Tensor:
-        """(batch, beams, V + 1) of the next token; the last one is the stop token's (-inf if the
-        model has none)."""
+        """(batch, beams, V) of the next token, or V + 1 with the stop token's at last, if the model
+        has one. -inf where a column has no such token. To be read only."""
 
     @abstractmethod
     def append(self, tokens: Tensor) -> None:

@@ -115,6 +115,8 @@ class FactoredNetwork(nn.Module):
 
     def embed_parts(self, tokens: Tensor, first: int) -> Tensor:
         """(..., n, inner) for tokens (..., n) of the columns from ``first`` on."""
+        if tokens.shape[-1] == 1:
+            return self.part_embedding(tokens + first * self.vocabulary)
         columns = torch.arange(first, first + tokens.shape[-1], device=tokens.device)
         return self.part_embedding(tokens + columns * self.vocabulary)
 
@@ -231,7 +233,8 @@ class FactoredState(SequenceState):
     def _add(self, tokens: Tensor, first: int) -> None:
         """Add tokens (batch, beams, n) of the columns from ``first`` on to the sum."""
         assert self._sum is not None, "a sum begins with its condition"
-        self._sum = self._sum + self._network.embed_parts(tokens, first).sum(dim=2)
+        parts = self._network.embed_parts(tokens, first)
+        self._sum = self._sum + (parts[:, :, 0] if tokens.shape[2] == 1 else parts.sum(dim=2))
 
     @torch.no_grad()
     def _predict(self) -> Tensor:

@@ -141,7 +141,7 @@ class TokenTrajectoryModel(Model, TokenModel):
         illegal = (bins >= legal[:, None]) & (bins < config.n_bins)
         illegal[1:, config.n_bins :] = True  # an episode ends between transitions
         self.register_buffer("illegal", illegal, persistent=False)  # (columns, outputs)
-        self._has_illegal = bool(illegal.any())
+        self._illegal_columns = illegal.any(dim=1).tolist()
 
     @property
     def neglected(self) -> int | None:
@@ -227,15 +227,15 @@ class TokenTrajectoryModel(Model, TokenModel):
 
     def _mask(self, logits: Tensor) -> Tensor:
         """-inf for tokens that a column does not have; logits (..., columns, outputs)."""
-        return logits.masked_fill(self.illegal, -torch.inf) if self._has_illegal else logits
+        if not any(self._illegal_columns):
+            return logits
+        return logits.masked_fill(self.illegal, -torch.inf)
 
     def column_logits(self, logits: Tensor, column: int) -> Tensor:
-        """(..., V + 1) from a column's outputs: illegal tokens and a missing stop get -inf."""
-        if self._has_illegal:
-            logits = logits.masked_fill(self.illegal[column], -torch.inf)
-        if self.config.stop_token:
+        """A column's outputs (..., V or V + 1) with -inf for tokens that it does not have."""
+        if not self._illegal_columns[column]:
             return logits
-        return F.pad(logits, (0, 1), value=-torch.inf)
+        return logits.masked_fill(self.illegal[column], -torch.inf)
 
     @torch.no_grad()
     def begin(

@@ -47,7 +47,10 @@ class SequenceState(TokenState):
         self.layout, self.gpt, self.goal = layout, gpt, goal
         self.window, self.crop = window, crop
         device = gpt.norm.weight.device
-        self.tokens = torch.zeros(batch, 1, 0, dtype=torch.int64, device=device)
+        # room for all tokens that are expected, and for a longest history
+        room = max(expected, 1) + window * layout.columns
+        self._record = torch.zeros(batch, 1, room, dtype=torch.int64, device=device)
+        self._recorded = 0
         self.prefix = torch.zeros(batch, 0, dtype=torch.int64, device=device)
         self.network_calls = 0
         self.cache: BeamCache | None = gpt.new_cache(batch, expected) if cache else None
@@ -55,6 +58,10 @@ class SequenceState(TokenState):
         self.dropped = 0  # transitions that sliding has dropped
         self._sealed = False
         self._logits: Tensor | None = None
+
+    @property
+    def tokens(self) -> Tensor:
+        return self._record[:, :, : self._recorded]
 
     @property
     def column(self) -> int:
@@ -78,7 +85,7 @@ class SequenceState(TokenState):
                 known[:, place] = token = torch.where(token == UNKNOWN, likeliest, token)
             self._take(token[:, None])
         self._flush()
-        self.prefix, self.tokens = self.tokens[:, 0], self.tokens[:, :, :0]
+        self.prefix, self._recorded = self.tokens[:, 0].clone(), 0
         self._sealed = True
 
     def next_logits(self) -> Tensor:
@@ -88,9 +95,9 @@ class SequenceState(TokenState):
         return self._logits
 
     def append(self, tokens: Tensor) -> None:
-        if tokens.shape != self.tokens.shape[:2]:
+        if tokens.shape != self._record.shape[:2]:
             raise ValueError(
-                f"append takes one token for each sequence, {tuple(self.tokens.shape[:2])}; got "
+                f"append takes one token for each sequence, {tuple(self._record.shape[:2])}; got "
                 f"shape {tuple(tokens.shape)}"
             )
         self.layout.check_tokens(tokens, self.column)
@@ -109,7 +116,9 @@ class SequenceState(TokenState):
                 f"among {self.beams}"
             )
         env = torch.arange(len(indices), device=indices.device)[:, None]
-        self.tokens = self.tokens[env, indices]
+        record = self.tokens.new_empty(*indices.shape, self._record.shape[2])
+        record[..., : self._recorded] = self.tokens[env, indices]
+        self._record = record
         if self._logits is not None:
             self._logits = self._logits[env, indices]
         if self.cache is not None:
@@ -118,8 +127,8 @@ class SequenceState(TokenState):
 
     def latest(self, count: int) -> Tensor:
         """(batch, beams, count): the last tokens of every sequence, its prefix included."""
-        own = min(count, self.tokens.shape[2])
-        tokens = self.tokens[:, :, self.tokens.shape[2] - own :]
+        own = min(count, self._recorded)
+        tokens = self._record[:, :, self._recorded - own : self._recorded]
         if own == count:
             return tokens
         before = self.prefix[:, self.prefix.shape[1] - (count - own) :]
@@ -127,7 +136,10 @@ class SequenceState(TokenState):
 
     def _take(self, tokens: Tensor) -> None:
         """Record tokens (batch, beams) and let the network have them when it next must."""
-        self.tokens = torch.cat([self.tokens, tokens[..., None]], dim=2)
+        if self._recorded == self._record.shape[2]:
+            self._record = torch.cat([self._record, torch.zeros_like(self._record)], dim=2)
+        self._record[..., self._recorded] = tokens
+        self._recorded += 1
         self._note(tokens)
         self.count += 1
         self._logits = None
@@ -166,7 +178,7 @@ class SequenceState(TokenState):
 
     @abstractmethod
     def _predict(self) -> Tensor:
-        """(batch, beams, V + 1) logits, everything having been handed over."""
+        """(batch, beams, V or V + 1) logits, everything having been handed over."""
 
     @abstractmethod
     def _restart(self) -> None:

@@ -95,6 +95,8 @@ class TokenNetwork(nn.Module):
 
     def embed(self, tokens: Tensor, first_column: int) -> Tensor:
         """(..., n, width) for tokens (..., n), the first of them of ``first_column``."""
+        if tokens.shape[-1] == 1:
+            return self.embedding(tokens + first_column * self.vocabulary)
         places = torch.arange(first_column, first_column + tokens.shape[-1], device=tokens.device)
         if first_column < self.columns:
             places = places % self.columns

@@ -8,7 +8,8 @@ A row's attention reaches over three parts, scored apart and normalized together
 
 Children of one parent share its body until beams are chosen (``select``), so that expanding every
 beam copies nothing; choosing copies each body once and joins the tail to it. Where a parent has one
-child, new tokens are written to the body in place. All rows of a search are at the same place.
+child, new tokens are written to the body in place. Once all beams descend from one ancestor, what
+they have from it moves to the prefix. All rows of a search are at the same place.
 """
 
 from __future__ import annotations
@@ -52,6 +53,9 @@ class BeamCache:
         self._body_places: list[int] = []
         self._tail_places: list[int] = []
         self._spare: Tensor | None = None
+        # for each choice of beams: tokens that a body then had, and from which of the rows of that
+        # time each of today's parents descends (B, parents)
+        self._lineage: list[tuple[int, Tensor]] = []
 
     @property
     def rows(self) -> int:
@@ -85,10 +89,12 @@ class BeamCache:
         """Replace everything by rows of their own, (batch * rows, heads, n, width) a block."""
         rows = len(cached[0][0]) // self._batch
         n, kept = len(stored), torch.nonzero(stored)[:, 0].tolist()
-        self._prefix = [(self._empty(self._batch, 0),) * 2 for _ in cached]
+        empty = self._empty(self._batch, 0)
+        self._prefix = [(empty, empty) for _ in cached]
         self._parents, self._children = rows, 1
         self._body, self._tail, self._spare = [], [], None
         self._prefix_places, self._body_places, self._tail_places = [], [], []
+        self._lineage = []
         self._reserve_body(len(kept))
         for own, pair in zip(self._body, cached, strict=True):
             for buffer, new in zip(own, pair, strict=True):
@@ -173,28 +179,60 @@ class BeamCache:
 
     def _gather(self, indices: Tensor) -> None:
         """Give every wanted row a body of its own: its parent's, then its tail."""
-        rows, oldest = indices.shape[1], 0
-        if self._band:
-            oldest = bisect.bisect_left(self._body_places, self.length - self._band + 1)
-        kept, added = len(self._body_places) - oldest, len(self._tail_places)
+        rows = indices.shape[1]
+        order = torch.arange(rows, device=indices.device)
+        if rows == self.rows and self._children == 1 and bool((indices == order).all()):
+            return
         parents = indices // self._children
-        same = rows == self._parents and bool((indices == torch.arange(rows)).all())
+        oldest = self._share(parents)
+        if self._band:
+            reach = bisect.bisect_left(self._body_places, self.length - self._band + 1)
+            oldest = max(oldest, reach)
+        kept, added = len(self._body_places) - oldest, len(self._tail_places)
         capacity = max(self._capacity, kept + added)
-        if kept + added and not (same and self._children == 1 and not oldest):
-            body = self._body or [[None, None] for _ in range(self._depth)]
-            for block, pair in enumerate(body):
-                for part, old in enumerate(pair):
-                    target = self._take_spare(rows, capacity)
-                    if old is not None:
-                        _copy_rows(old[:, :, :, oldest:], parents, target[:, :, :, :kept])
-                    if added:
-                        tail = self._tail[block][part][:, :, :, :added]
-                        _copy_rows(tail, indices, target[:, :, :, kept : kept + added])
-                    pair[part], self._spare = target, old
-            self._body = body
+        body: list[list[Tensor]] = []
+        for block in range(self._depth if kept + added else 0):
+            body.append([])
+            for part in range(2):
+                target = self._take_spare(rows, capacity)
+                if self._body:
+                    old = self._body[block][part]
+                    _copy_rows(old[:, :, :, oldest:], parents, target[:, :, :, :kept])
+                    self._spare = old
+                if added:
+                    tail = self._tail[block][part][:, :, :, :added]
+                    _copy_rows(tail, indices, target[:, :, :, kept : kept + added])
+                body[block].append(target)
+        self._body, self._tail = body, []
         self._parents, self._children = rows, 1
         self._body_places = self._body_places[oldest:] + self._tail_places
-        self._tail_places, self._tail = [], []
+        self._tail_places = []
+        self._lineage = [
+            (end - oldest, ancestors) for end, ancestors in self._lineage if end > oldest
+        ]
+        self._lineage.append((kept + added, order.expand(self._batch, -1)))
+
+    def _share(self, parents: Tensor) -> int:
+        """Move what all wanted rows have inherited from one ancestor to the prefix.
+
+        parents: (batch, rows). Returns how many tokens at the front of the bodies are no longer
+        needed there.
+        """
+        env = torch.arange(self._batch, device=parents.device)[:, None]
+        self._lineage = [(end, ancestors[env, parents]) for end, ancestors in self._lineage]
+        for end, ancestors in reversed(self._lineage):
+            if not bool((ancestors == ancestors[:, :1]).all()):
+                continue
+            for block, pair in enumerate(self._body):
+                own = [part[env[:, 0], :, parents[:, 0], :end] for part in pair]  # (B, heads, n, w)
+                old_keys, old_values = self._prefix[block]
+                self._prefix[block] = (
+                    torch.cat([old_keys, own[0]], dim=2),
+                    torch.cat([old_values, own[1]], dim=2),
+                )
+            self._prefix_places = self._prefix_places + self._body_places[:end]
+            return end
+        return 0
 
     def _take_spare(self, rows: int, capacity: int) -> Tensor:
         spare, self._spare = self._spare, None
@@ -218,7 +256,7 @@ class BeamCache:
                 for index, old in enumerate(pair):
                     pair[index] = torch.empty_like(old)
                     pair[index][..., : len(kept), :] = old[..., drop : drop + len(kept), :]
-            self._body_places = kept
+            self._body_places, self._lineage = kept, []
             return
         self._capacity = 2 * needed
         for pair in self._body:

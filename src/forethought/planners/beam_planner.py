@@ -110,7 +110,7 @@ class BeamPlanner(Planner):
         if config.search == "likelihood":
             # the last transition ends with its action: with horizon 1, this is behavior cloning
             length = (config.horizon - 1) * layout.columns + layout.spaces.action_dim
-            score = beam_search(state, length, config.beam)
+            score = beam_search(state, layout.n_bins, length, config.beam)
         else:
             imagined = reward_search(
                 state,

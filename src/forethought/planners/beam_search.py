@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -72,15 +73,16 @@ class RewardSearch:
             )
 
 
-def beam_search(state: TokenState, length: int, width: int) -> Tensor:
+def beam_search(state: TokenState, n_bins: int, length: int, width: int) -> Tensor:
     """Algorithm 4: grows ``state`` by ``length`` tokens, keeping the ``width`` likeliest sequences.
 
+    n_bins: tokens of the vocabulary, without the stop token
     Returns log-probabilities (batch, beams), best first; ``state.tokens`` holds the sequences.
     Raises ValueError if no sequence has a positive probability.
     """
     score = torch.zeros(state.tokens.shape[:2], device=state.tokens.device)  # line 2
     for _ in range(length):  # line 3
-        log_p = state.next_logits().log_softmax(dim=-1)[..., :-1]  # a plan does not stop
+        log_p = state.next_logits().log_softmax(dim=-1)[..., :n_bins]  # a plan does not stop
         candidates = score[..., None].to(log_p.dtype) + log_p  # line 4, (B, K, V)
         legal = int(candidates.isfinite().flatten(1).sum(dim=1).min())
         kept = min(width, legal)
@@ -164,11 +166,13 @@ class _Search:
     def sample(self, count: int, cut_offs: CutOffs) -> None:
         """Append ``count`` tokens; sequences that have ended only get placeholders."""
         for _ in range(count):
-            tokens = sample_tokens(self.state.next_logits(), cut_offs, self.noise)
-            stopped = tokens == self.layout.stop
-            tokens = torch.where(self.ended, torch.zeros_like(tokens), tokens)
+            logits = self.state.next_logits()
+            tokens = sample_tokens(logits, cut_offs, self.noise)
+            if logits.shape[-1] > self.layout.stop:
+                stopped = tokens == self.layout.stop
+                tokens = torch.where(self.ended, torch.zeros_like(tokens), tokens)
+                self.ended = self.ended | stopped
             self.state.append(tokens)
-            self.ended = self.ended | stopped
 
     def outcome(self, column: int | None) -> Tensor | None:
         """Estimate (batch, beams) of a reward or reward-to-go, whose token is appended."""
@@ -176,9 +180,8 @@ class _Search:
             return None
         logits = self.state.next_logits()
         tokens = sample_tokens(logits, self.settings.rewards, self.noise)
-        tokens = torch.where(tokens == self.layout.stop, torch.zeros_like(tokens), tokens)
         self.state.append(tokens)
-        estimate = self._estimate(logits.softmax(dim=-1)[..., :-1], column)
+        estimate = self._estimate(logits.softmax(dim=-1)[..., : self.layout.n_bins], column)
         return estimate.masked_fill(self.ended, 0.0)
 
     def _estimate(self, probabilities: Tensor, column: int) -> Tensor:
@@ -233,7 +236,8 @@ class _Search:
 
 
 def sample_tokens(logits: Tensor, cut_offs: CutOffs, noise: _Noise) -> Tensor:
-    """Tokens (batch, beams) from logits (batch, beams, V + 1), after the cut-offs.
+    """Tokens (batch, beams) from logits (batch, beams, outputs), after the cut-offs. Tokens of
+    equal probability are kept or removed together.
 
     Raises ValueError where no token has a positive probability.
     """
@@ -241,22 +245,36 @@ def sample_tokens(logits: Tensor, cut_offs: CutOffs, noise: _Noise) -> Tensor:
         best, tokens = logits.max(dim=-1)
         _refuse_empty(int(best.isfinite().all()))
         return tokens
-    probabilities, tokens = logits.softmax(dim=-1).sort(dim=-1, descending=True)
-    if cut_offs.top:
-        probabilities = probabilities[..., : cut_offs.top]
+    probabilities = logits.softmax(dim=-1)
+    if cut_offs.top or cut_offs.cdf:
+        least = _least_kept(probabilities, cut_offs)
+        probabilities = torch.where(probabilities >= least, probabilities, 0.0)
     mass = probabilities.cumsum(dim=-1)
-    if cut_offs.cdf:
-        # what is left after a token; its own mass and all below it must reach the limit
-        rest = 1 - mass + probabilities
-        probabilities = probabilities * (rest >= cut_offs.cdf)
-        mass = probabilities.cumsum(dim=-1)
     total = mass[..., -1:]
     _refuse_empty(int((total > 0).all()))
-    drawn = noise.uniform(total)
-    index = (mass <= drawn * total).sum(dim=-1, keepdim=True)
-    # rounding must not lead past the last token that is left
-    last = (probabilities > 0).sum(dim=-1, keepdim=True) - 1
-    return tokens.gather(-1, torch.minimum(index, last))[..., 0]
+    # at least the smallest number above 0, so that tokens without mass are never drawn; rounding
+    # cannot lead past the last token, for drawn < 1
+    drawn = (noise.uniform(total) * total).clamp(min=torch.finfo(total.dtype).tiny)
+    return torch.searchsorted(mass, torch.minimum(drawn, total))[..., 0]
+
+
+def _least_kept(probabilities: Tensor, cut_offs: CutOffs) -> Tensor:
+    """(..., 1) the smallest probability that the cut-offs keep."""
+    ascending = _sorted(probabilities)
+    first = ascending.new_zeros(ascending.shape[:-1], dtype=torch.int64)
+    if cut_offs.cdf:
+        first = (ascending.cumsum(dim=-1) < cut_offs.cdf).sum(dim=-1)
+    count = ascending.shape[-1]
+    if cut_offs.top:
+        first = first.clamp(min=count - cut_offs.top)
+    return ascending.gather(-1, first.clamp(max=count - 1)[..., None])
+
+
+def _sorted(values: Tensor) -> Tensor:
+    """Ascending; NumPy sorts without indices, and several times faster on a CPU."""
+    if values.device.type == "cpu":
+        return torch.from_numpy(np.sort(values.numpy(), axis=-1))
+    return values.sort(dim=-1).values
 
 
 def _refuse_empty(kept: int) -> None:
