@@ -8,6 +8,7 @@ arrival time shrinks).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal, Protocol
@@ -18,7 +19,7 @@ from torch import Tensor
 from forethought.controllers import Controller
 from forethought.models.base import Actor
 from forethought.planners.base import Planner
-from forethought.types import Plan
+from forethought.types import Plan, Trajectory
 
 
 class Policy(Protocol):
@@ -33,6 +34,14 @@ class Policy(Protocol):
     ) -> Tensor:
         """Actions (n, A) for observations (n, O); ``rows`` says which environments these are."""
         ...
+
+
+class RewardObserver(ABC):
+    """Capability of a policy: to be told what its last actions were rewarded with."""
+
+    @abstractmethod
+    def observe_rewards(self, rewards: Tensor, rows: Tensor) -> None:
+        """Rewards (n,) of the last actions in the environments ``rows`` (n,)."""
 
 
 class ReactivePolicy:
@@ -50,8 +59,11 @@ class ReactivePolicy:
         return self._actor.act(observation, goal)
 
 
-class PlanningPolicy:
+class PlanningPolicy(RewardObserver):
     """Plans, acts along the plan, plans again (the outer loop of thesis Algorithm 5).
+
+    A planner that looks back (``planner.context``) is given the latest transitions as history, with
+    rewards if it has been told all of them.
 
     replan_every: environment steps between plans; 0 = plan once an episode
     goal_time: "fixed" keeps the first plan's arrival time, so later plans get shorter; "receding"
@@ -100,6 +112,7 @@ class PlanningPolicy:
         self._steps = [0] * n_envs  # since the plan was made
         self._progress = [0.0] * n_envs  # along the plan, as the controller counts it
         self._arrivals = [0] * n_envs  # environment steps from now to the first plan's arrival
+        self._past = [_Past(self.planner.context) for _ in range(n_envs)]
 
     def __call__(
         self, observation: Tensor, goal: Tensor | None = None, rows: Tensor | None = None
@@ -113,7 +126,14 @@ class PlanningPolicy:
             current.append(self._read(env, observation[index]))
             self._steps[env] += 1
             self._arrivals[env] -= 1
-        return self.controller(torch.stack(current), observation)
+        actions = self.controller(torch.stack(current), observation)
+        for index, env in enumerate(envs):
+            self._past[env].add(observation[index], actions[index])
+        return actions
+
+    def observe_rewards(self, rewards: Tensor, rows: Tensor) -> None:
+        for reward, env in zip(rewards, rows.tolist(), strict=True):
+            self._past[env].add_reward(reward)
 
     def forget(self, envs: Sequence[int]) -> None:
         """Drop these environments' plans: the next call plans anew for them."""
@@ -141,6 +161,7 @@ class PlanningPolicy:
         plan = self.planner.plan(
             observation,
             goal=goal,
+            history=self._past[env].history(),
             previous=None if previous is None else replace(previous, elapsed=self._elapsed(env)),
             remaining=torch.tensor([self._arrivals[env]]) if fixed else None,
             generator=[self._generators[env]],
@@ -165,3 +186,40 @@ class PlanningPolicy:
         assert rows is not None, "an environment is planned for before it is acted in"
         row, self._progress[env] = self.controller.read(rows, self._progress[env], observation)
         return row
+
+
+class _Past:
+    """The latest transitions of one environment, at most ``length``."""
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+        self._observations: list[Tensor] = []
+        self._actions: list[Tensor] = []
+        self._rewards: list[Tensor] = []
+
+    def add(self, observation: Tensor, action: Tensor) -> None:
+        """A step begins; its reward may follow."""
+        if not self._length:
+            return
+        self._observations.append(observation.clone())
+        self._actions.append(action.clone())
+        extra = max(len(self._actions) - self._length, 0)
+        rewards_extra = max(len(self._rewards) - (self._length - 1), 0)
+        del self._observations[:extra], self._actions[:extra], self._rewards[:rewards_extra]
+
+    def add_reward(self, reward: Tensor) -> None:
+        """What the last step was rewarded with."""
+        if self._length:
+            self._rewards.append(reward.clone())
+
+    def history(self) -> Trajectory | None:
+        """(1, n, dim), oldest first; None at an episode's first step."""
+        if not self._actions:
+            return None
+        known = len(self._rewards) == len(self._actions)
+        return Trajectory(
+            observations=torch.stack(self._observations)[None],
+            actions=torch.stack(self._actions)[None],
+            times=torch.arange(-len(self._actions), 0),
+            rewards=torch.stack(self._rewards)[None] if known else None,
+        )

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from forethought.data.episodes import Episode
-from forethought.policy import Policy
+from forethought.policy import Policy, RewardObserver
 from forethought.scores import mean_and_interval, normalized_score
 
 GoalOf = Callable[[gymnasium.Env], np.ndarray]
@@ -112,7 +112,10 @@ def _run_wave(
         goal = None if goals[0] is None else _stack(goals)
         actions = policy(observation, goal, torch.tensor(live)).numpy()
         pairs = list(zip(live, actions, strict=True))
-        live = [i for i, action in pairs if recorders[i].step(_legal(envs[i], action))]
+        acted, live = live, [i for i, a in pairs if recorders[i].step(_legal(envs[i], a))]
+        if isinstance(policy, RewardObserver):
+            rewards = [recorders[i].rewards[-1] for i in acted]
+            policy.observe_rewards(torch.tensor(rewards), torch.tensor(acted))
     return [recorder.episode() for recorder in recorders]
 
 

@@ -78,6 +78,8 @@ class Trajectory(_TensorValue):
     rewards, returns_to_go: (*batch, horizon)
     observation_mask, action_mask: (*batch, horizon) bool, False = padding. They differ at an
         episode's last observation, which has no action.
+    terminated: (*batch, horizon) bool, True where the episode ended (not by a time limit) with the
+        observation of that row
     goal: (*batch, observation_dim);  context: (*batch, ...)
     """
 
@@ -88,6 +90,7 @@ class Trajectory(_TensorValue):
     returns_to_go: Tensor | None = None
     observation_mask: Tensor | None = None
     action_mask: Tensor | None = None
+    terminated: Tensor | None = None
     goal: Tensor | None = None
     context: Tensor | None = None
 
@@ -95,7 +98,8 @@ class Trajectory(_TensorValue):
 
     def __post_init__(self) -> None:
         lead = self.observations.shape[:-1]
-        for name in ("actions", "rewards", "returns_to_go", "observation_mask", "action_mask"):
+        masks = ("observation_mask", "action_mask", "terminated")
+        for name in ("actions", "rewards", "returns_to_go", *masks):
             tensor = getattr(self, name)
             if tensor is None:
                 continue

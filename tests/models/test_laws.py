@@ -21,9 +21,11 @@ from forethought.data.episodes import Episode, EpisodeDataset
 from forethought.models.base import Model, SamplerConfig, TrajectorySampler
 from forethought.models.diffuser import DiffuserConfig
 from forethought.models.dynamics import DynamicsConfig
+from forethought.models.factored import FactoredTransformerConfig
 from forethought.models.gamma_flow import GammaFlowConfig
 from forethought.models.gamma_gan import GammaGANConfig
 from forethought.models.gamma_matching import GammaMatchingConfig
+from forethought.models.transformer import TransformerConfig
 from forethought.planners.diffusion import DiffusionPlannerConfig
 from forethought.registry import models
 from forethought.types import Pin, Trajectory
@@ -43,6 +45,10 @@ SMALL = DiffuserConfig(
 SHORT_SIGHTED = SACConfig(width=16, discount=0.5)  # so that its loss falls within 200 steps
 ENSEMBLE = DynamicsConfig(width=16, layers=1, members=2)
 
+TINY_TOKENS = {"context": 2, "horizon": 4, "n_bins": 6, "width": 16, "depth": 1, "heads": 2}
+TOKENS = TransformerConfig(**TINY_TOKENS, dropout=0.0)
+FACTORED = FactoredTransformerConfig(**TINY_TOKENS, dropout=0.0, head_width=16, head_depth=1)
+
 
 @dataclass(frozen=True)
 class Case:
@@ -50,6 +56,8 @@ class Case:
 
     config: ModelConfig
     network: str = "network"
+    outputs: int = 1
+    """numbers that the submodule puts out for each dimension of a row"""
     falls: bool = True
     """whether learning lowers the loss; at a saddle point it need not"""
 
@@ -100,6 +108,35 @@ CASES: dict[str, dict[str, Case]] = {
         ),
         "transformer": Case(
             replace(SMALL, backbone="dit", dim=32, depth=2, octaves=2, mark_pins=True)
+        ),
+    },
+    "transformer": {
+        "released": Case(
+            replace(
+                TOKENS,
+                return_token="without_reward",
+                hide_returns=True,
+                stop_token=True,
+                terminal_reward="replace",
+                action_weight=5.0,
+                dropout=0.1,
+                dropout_at="everywhere",
+            ),
+            outputs=7,
+        ),
+        "goals": Case(
+            replace(
+                TOKENS, goal="final", reward_token=False, return_token="none", reconstruct="mean"
+            ),
+            outputs=6,
+        ),
+        "rolling": Case(replace(TOKENS, positions="rotary", band=1, hidden_share=0.5), outputs=6),
+    },
+    "factored-transformer": {
+        "plain": Case(FACTORED, outputs=6),
+        "released": Case(
+            replace(FACTORED, hide_returns=True, stop_token=True, hidden_share=0.5, dropout=0.1),
+            outputs=7,
         ),
     },
     "gamma-matching": {
@@ -259,7 +296,7 @@ def test_network_output_at_padded_steps_gets_exactly_zero_gradient(name, label, 
         model.loss(batch, seeded(seed))[0].backward()
         gradient = torch.cat([output.grad for output in outputs])
         gradient = gradient.reshape(*batch.observations.shape[:2], -1)  # pieces back to windows
-        width = batch.observations.shape[-1]
+        width = batch.observations.shape[-1] * case.outputs
         of_observations, of_actions = gradient[..., :width], gradient[..., width:]
         assert not bool(of_observations[~batch.observation_mask].any())
         assert not bool(of_actions[~batch.action_mask].any())

@@ -47,7 +47,9 @@ class Windows:
     actions: "block" stacks the ``stride`` actions that lead to the next row, "none" leaves them out
     pad: "repeat" starts windows at every step and pads them at the episode's end; "none" takes only
         those that fit
-    discount: also return rewards and returns-to-go with this discount (stride 1 only)
+    discount: also return rewards and returns-to-go with this discount, and where the episode
+        terminated (stride 1 only)
+    goal: "final" also returns the episode's last observation
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Windows:
         actions: Literal["block", "none"] = "block",
         pad: Literal["repeat", "none"] = "repeat",
         discount: float | None = None,
+        goal: Literal["none", "final"] = "none",
     ) -> None:
         if horizon < 2 or stride < 1:
             raise ValueError(
@@ -79,7 +82,7 @@ class Windows:
         self.dataset = dataset
         self.horizon = horizon
         self.stride = stride
-        self._with_actions = actions == "block"
+        self._with_actions, self._with_goal = actions == "block", goal == "final"
         self._returns = None if discount is None else dataset.returns_to_go(discount)
         times = row_times(horizon + 1, stride, growth)
         self._offsets, self._next_offsets = times[:-1], times[1:]
@@ -117,6 +120,10 @@ class Windows:
             inside = rows < last[:, None]
             extras["rewards"] = torch.from_numpy(data.rewards[clipped] * inside)
             extras["returns_to_go"] = torch.from_numpy(self._returns[clipped] * inside)
+            ends = (rows == last[:, None]) & data.terminated[episode, None]
+            extras["terminated"] = torch.from_numpy(ends)
+        if self._with_goal:
+            extras["goal"] = torch.from_numpy(data.observations[last])
         return Trajectory(
             observations=observations,
             actions=actions,

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from forethought.data.episodes import EpisodeDataset
+from forethought.data.trajectory_tokens import TrajectoryTokens
 from forethought.types import Guide, Pin, Projection, Spaces, Trajectory, Transitions
 
 Generator = torch.Generator | Sequence[torch.Generator] | None
@@ -238,6 +239,76 @@ class DensityModel(ABC):
         (batch, O) and actions (batch, A)."""
 
 
+class TokenState(ABC):
+    """Sequences of tokens that grow together: ``beams`` for each environment of a batch.
+
+    The known prefix (goal, history, observation) is the same for all beams of an environment. The
+    next token is the next dimension of a transition, laid out as the model says.
+    """
+
+    network_calls: int
+    """passes through the network so far, over all beams at a time"""
+
+    @property
+    @abstractmethod
+    def tokens(self) -> Tensor:
+        """(batch, beams, n) int64: what has been appended since the prefix; to be read only."""
+
+    @property
+    def beams(self) -> int:
+        """Sequences of each environment; one at first."""
+        return self.tokens.shape[1]
+
+    @abstractmethod
+    def next_logits(self) -> Tensor:
+        """(batch, beams, V) of the next token, or V + 1 with the stop token's at last, if the model
+        has one. -inf where a column has no such token. To be read only."""
+
+    @abstractmethod
+    def append(self, tokens: Tensor) -> None:
+        """Add one token (batch, beams) to every sequence. Raises ValueError for one that is not in
+        the vocabulary or if the sequences would grow longer than the model's context."""
+
+    @abstractmethod
+    def select(self, indices: Tensor) -> None:
+        """Keep, copy or reorder sequences: (batch, new beams) indices of old ones."""
+
+    @abstractmethod
+    def latest(self, count: int) -> Tensor:
+        """(batch, beams, count): the last tokens of every sequence, its prefix included."""
+
+
+class TokenModel(ABC):
+    """Capability: predict trajectories token by token (thesis Chapter 4)."""
+
+    tokens: TrajectoryTokens
+    """from environment units to tokens and back, and the layout of a transition"""
+
+    window: int
+    """most transitions, past and planned, of one sequence"""
+
+    @abstractmethod
+    def begin(
+        self,
+        history: Trajectory | None,
+        observation: Tensor,
+        goal: Tensor | None = None,
+        *,
+        cache: bool = True,
+        crop: int = 0,
+        expected: int = 0,
+    ) -> TokenState:
+        """Sequences after past transitions (batch, c, dim), the observation (batch, O) and the goal
+        (batch, O), in environment units; NaN marks a hidden dimension of an observation.
+
+        history: rewards and returns-to-go that it lacks are filled in by the model
+        cache: keep what the network has computed; without it, every token is a pass over all
+        crop: where a sequence would outgrow the context, go on with its latest ``crop`` transitions
+            (the current one is one of them), computed anew; 0 = refuse
+        expected: tokens that will be appended, to reserve memory
+        """
+
+
 class DynamicsModel(Protocol):
     """Capability: what one step leads to. A protocol, so that simulators can offer it too.
 
@@ -259,7 +330,7 @@ def require(model: Model, capability: type[Capability], *, needed_by: str) -> Ca
     if isinstance(model, capability):
         return model
     bases = (TrajectorySampler, ArrivalEstimator, Actor, Explorer, OccupancyModel, DensityModel)
-    offered = [base.__name__ for base in bases if isinstance(model, base)]
+    offered = [base.__name__ for base in (*bases, TokenModel) if isinstance(model, base)]
     raise ValueError(
         f"{needed_by} needs a model that is a {capability.__name__}; {type(model).__name__} offers "
         f"{', '.join(offered) or 'no planning capability'}"

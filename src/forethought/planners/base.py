@@ -16,6 +16,9 @@ class Planner(ABC):
     chooses_arrival: bool = False
     """whether ``plan`` picks by itself when to be at the goal (else: at the plan's fixed length)"""
 
+    context: int = 0
+    """past transitions that ``plan`` wants to be given as ``history``"""
+
     on_step: OnStep | None = None
     """sees intermediate plans, where the planner has any"""
 

@@ -1,0 +1,275 @@
+"""The factored Trajectory Transformer: attention over transitions, a small head over dimensions.
+
+The flat model's tokens all attend to all; one transition of D dimensions costs D passes through the
+whole network. Here a transition is one token of the GPT, and its dimensions are predicted one after
+the other by a small network,
+
+    c_t = GPT(e_0, ..., e_{t-1}),                 e_t = mix(sum_d embed_d(token_t^d))
+    h_t^d = W c_t + sum_{j<d} embed'_j(token_t^j),
+    P(token_t^d | ...) = softmax(head_d(h_t^d)),
+
+which is the same autoregressive factorization, and exact: no independence is assumed. The running
+sum costs one addition a token, as in NADE (Uria et al. 2016, arXiv 1605.02226); head_d is a
+perceptron of the column's own. The thesis names efficient architectures as the way to faster
+planning (Section 4.5); models of a transition as one token are common since, for example in
+Q-Transformer's and TAP's successors, but this layout is our own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from forethought.models.token_model import TokenModelConfig, TokenTrajectoryModel
+from forethought.models.token_state import SequenceState
+from forethought.nn.gpt import GPT
+from forethought.registry import models
+from forethought.types import Spaces
+
+
+@models.register("factored-transformer")
+@dataclass(frozen=True, kw_only=True)
+class FactoredTransformerConfig(TokenModelConfig):
+    """Settings of ``FactoredTransformer``."""
+
+    head_width: int = 128
+    head_depth: int = 2
+    """layers of a column's perceptron before its logits"""
+
+    def build(self, spaces: Spaces) -> FactoredTransformer:
+        return FactoredTransformer(self, spaces)
+
+
+class FactoredNetwork(nn.Module):
+    """Tables (batch, rows, columns) of tokens -> (batch, rows, columns, outputs).
+
+    Arguments as in ``models.transformer.TokenNetwork``.
+    """
+
+    def __init__(
+        self,
+        config: FactoredTransformerConfig,
+        *,
+        columns: int,
+        goal_columns: int,
+        vocabulary: int,
+        outputs: int,
+        hidden_column: int | None,
+    ) -> None:
+        super().__init__()
+        width, inner = config.width, config.head_width
+        self.columns, self.vocabulary, self.hidden_column = columns, vocabulary, hidden_column
+        self.begin = nn.Parameter(0.02 * torch.randn(1, 1, width))
+        self.embedding = nn.Embedding((columns + goal_columns) * vocabulary, width)
+        self.part_embedding = nn.Embedding(columns * vocabulary, inner)
+        for embedding in (self.embedding, self.part_embedding):
+            nn.init.normal_(embedding.weight, std=0.1)
+        self.mix = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+        )
+        self.gpt = GPT(
+            width=width,
+            depth=config.depth,
+            heads=config.heads,
+            positions=config.window,
+            position_kind=config.positions,
+            band=config.band,
+            dropout=config.dropout,
+            dropout_at=config.dropout_at,
+        )
+        self.condition = nn.Linear(width, inner)
+        sizes = [(columns, inner, inner)] * config.head_depth
+        self.layers = nn.ParameterList(nn.Parameter(torch.randn(s) * inner**-0.5) for s in sizes)
+        self.biases = nn.ParameterList(nn.Parameter(torch.zeros(columns, inner)) for _ in sizes)
+        self.head = nn.Parameter(0.02 * torch.randn(columns, outputs, inner))
+
+    def forward(self, table: Tensor, goal: Tensor | None) -> Tensor:
+        inputs = torch.cat([self.lead_in(len(table), goal), self.summarize(table[:, :-1])], dim=1)
+        parts = self.embed_parts(table, 0)
+        before = parts.cumsum(dim=2) - parts  # of the columns before each
+        h = self.condition(self.gpt(inputs))[:, :, None] + before  # (B, H, columns, inner)
+        for layer, bias in zip(self.layers, self.biases, strict=True):
+            h = h + F.gelu(torch.einsum("bhdi,doi->bhdo", _normalized(h), layer) + bias)
+        return torch.einsum("bhdi,dvi->bhdv", _normalized(h), self.head)
+
+    def lead_in(self, batch: int, goal: Tensor | None) -> Tensor:
+        """(batch, 1, width): what stands before the first transition, the goal included."""
+        begin = self.begin.expand(batch, -1, -1)
+        if goal is None:
+            return begin
+        places = torch.arange(goal.shape[1], device=goal.device) + self.columns
+        goal_sum = self.embedding(goal + places * self.vocabulary).sum(dim=1, keepdim=True)
+        return begin + goal_sum + self.mix(goal_sum)
+
+    def summarize(self, rows: Tensor) -> Tensor:
+        """(..., width) of whole transitions (..., columns)."""
+        columns = torch.arange(self.columns, device=rows.device)
+        embedded = self.embedding(rows + columns * self.vocabulary)
+        if self.hidden_column is not None:
+            embedded = embedded * (columns != self.hidden_column)[:, None]
+        total = embedded.sum(dim=-2)
+        return total + self.mix(total)
+
+    def embed_parts(self, tokens: Tensor, first: int) -> Tensor:
+        """(..., n, inner) for tokens (..., n) of the columns from ``first`` on."""
+        if tokens.shape[-1] == 1:
+            return self.part_embedding(tokens + first * self.vocabulary)
+        columns = torch.arange(first, first + tokens.shape[-1], device=tokens.device)
+        return self.part_embedding(tokens + columns * self.vocabulary)
+
+    def logits(self, h: Tensor, column: int) -> Tensor:
+        """(..., outputs) of a column's token from the running sum (..., inner)."""
+        for layer, bias in zip(self.layers, self.biases, strict=True):
+            h = h + F.gelu(F.linear(_normalized(h), layer[column], bias[column]))
+        return F.linear(_normalized(h), self.head[column])
+
+
+def _normalized(h: Tensor) -> Tensor:
+    return F.layer_norm(h, h.shape[-1:])
+
+
+class FactoredTransformer(TokenTrajectoryModel):
+    """A GPT over transitions and a small autoregressive head over their dimensions."""
+
+    config: FactoredTransformerConfig
+
+    def __init__(self, config: FactoredTransformerConfig, spaces: Spaces) -> None:
+        super().__init__(config, spaces)
+        self.network = FactoredNetwork(
+            config,
+            columns=self.tokens.columns,
+            goal_columns=spaces.observation_dim if config.goal != "none" else 0,
+            vocabulary=config.n_bins + 2,
+            outputs=config.n_bins + int(config.stop_token),
+            hidden_column=self.neglected,
+        )
+
+    def predict_table(self, table: Tensor, goal: Tensor | None) -> Tensor:
+        return self.network(table, goal)
+
+    def _new_state(
+        self, batch: int, goal: Tensor | None, cache: bool, crop: int, expected: int
+    ) -> FactoredState:
+        return FactoredState(
+            self,
+            batch,
+            goal=goal,
+            cache=cache,
+            crop=crop,
+            expected=expected,
+            window=0 if self._rolls else self.window,
+        )
+
+
+class FactoredState(SequenceState):
+    """Beams of a ``FactoredTransformer``."""
+
+    def __init__(
+        self,
+        model: FactoredTransformer,
+        batch: int,
+        *,
+        goal: Tensor | None,
+        cache: bool,
+        crop: int,
+        expected: int,
+        window: int,
+    ) -> None:
+        super().__init__(
+            model.tokens,
+            model.network.gpt,
+            batch,
+            goal=goal,
+            window=window,
+            cache=cache,
+            crop=crop,
+            expected=-(-expected // model.tokens.columns) + 1,
+        )
+        self._model, self._network = model, model.network
+        self._sum: Tensor | None = None  # (batch, beams, inner): h of the next column
+        self._seen = 0  # whole transitions that the network has seen
+        self._parts: list[Tensor] = []  # tokens of this transition not yet in the sum
+
+    def _note(self, tokens: Tensor) -> None:
+        self._parts.append(tokens)
+
+    @torch.no_grad()
+    def _flush(self) -> None:
+        columns = self.layout.columns
+        whole = self.count // columns  # the condition must cover these
+        if self.cache is None:
+            self._parts, self._sum = [], None
+            return
+        if self._sum is None or whole > self._seen:
+            self.network_calls += 1
+            self._advance(whole)
+            self._parts = []
+            if self.column:
+                self._add(self.latest(self.column), 0)
+        elif self._parts:
+            self._add(torch.stack(self._parts, dim=-1), self.column - len(self._parts))
+            self._parts = []
+
+    def _advance(self, whole: int) -> None:
+        """Hand the network the transitions from ``_seen`` to ``whole``; begin a new sum."""
+        assert self.cache is not None, "without a cache nothing is advanced"
+        columns, network = self.layout.columns, self._network
+        if not self._sealed:
+            parts = [] if self.cache.length else [network.lead_in(len(self.tokens), self.goal)]
+            if whole > self._seen:
+                rows = self.tokens[:, 0, self._seen * columns : whole * columns]
+                parts.append(network.summarize(rows.unflatten(1, (-1, columns))))
+            x = torch.cat(parts, dim=1)
+            stored = torch.ones(x.shape[1], dtype=torch.bool, device=x.device)
+            outputs = self.gpt.extend(x, self.cache, stored)[:, -1:]
+        else:
+            x = network.summarize(self.latest(columns + self.column)[..., :columns])
+            outputs = self.gpt.step(x, self.cache)
+        self._sum, self._seen = network.condition(outputs), whole
+
+    def _add(self, tokens: Tensor, first: int) -> None:
+        """Add tokens (batch, beams, n) of the columns from ``first`` on to the sum."""
+        assert self._sum is not None, "a sum begins with its condition"
+        parts = self._network.embed_parts(tokens, first)
+        self._sum = self._sum + (parts[:, :, 0] if tokens.shape[2] == 1 else parts.sum(dim=2))
+
+    @torch.no_grad()
+    def _predict(self) -> Tensor:
+        if self.cache is None:
+            self.network_calls += 1
+            self._sum = self._network.condition(self._whole()[0])
+            if self.column:
+                self._add(self.latest(self.column), 0)
+        assert self._sum is not None, "the network has seen the prefix at least"
+        return self._model.column_logits(self._network.logits(self._sum, self.column), self.column)
+
+    def _whole(self) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """Last outputs (batch, beams, width) of a pass over all kept transitions; keys, values."""
+        kept, columns = self.kept(), self.layout.columns
+        batch, beams, n = kept.shape
+        rows = kept[..., : n - self.column].flatten(0, 1).unflatten(1, (-1, columns))
+        goal = None if self.goal is None else self.goal.repeat_interleave(beams, dim=0)
+        x = torch.cat(
+            [self._network.lead_in(batch * beams, goal), self._network.summarize(rows)], dim=1
+        )
+        outputs, cached = self.gpt.prefill(x)
+        return outputs[:, -1].unflatten(0, (batch, beams)), cached
+
+    @torch.no_grad()
+    def _restart(self) -> None:
+        self._parts = []
+        if self.cache is None:
+            return
+        self.network_calls += 1
+        outputs, cached = self._whole()
+        stored = torch.ones(cached[0][0].shape[2], dtype=torch.bool, device=outputs.device)
+        self.cache.restart(cached, stored)
+        self._sum, self._seen = self._network.condition(outputs), self.count // self.layout.columns
+
+    def _select(self, env: Tensor, indices: Tensor) -> None:
+        self._parts = [tokens[env, indices] for tokens in self._parts]
+        if self._sum is not None:
+            self._sum = self._sum[env, indices]

@@ -1,0 +1,318 @@
+"""What the two Trajectory Transformers share: settings, bins, targets and weights of the loss.
+
+The training objective is the likelihood of every token given those before it (thesis Section 4.3),
+
+    L(tau) = sum_t sum_d log P(token_t^d | token_t^{<d}, tau_{<t}),
+
+with the columns d of a transition as ``data/trajectory_tokens.py`` lays them out. Training windows
+are as long as the longest history and plan together, so that positions of a plan never slide.
+Thesis Chapter 4 and Appendix B.1; Janner et al. 2021 (arXiv 2106.02039).
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from forethought.config import ModelConfig
+from forethought.data.episodes import EpisodeDataset
+from forethought.data.tokenizers import Reconstruction, TokenizerKind
+from forethought.data.trajectory_tokens import (
+    UNKNOWN,
+    ReturnToken,
+    TerminalReward,
+    TrajectoryTokens,
+    with_terminal_reward,
+)
+from forethought.data.views import Windows
+from forethought.models.base import Model, TokenModel
+from forethought.models.token_state import SequenceState
+from forethought.nn.gpt import GPT, DropoutPlace, PositionKind
+from forethought.types import Spaces, Trajectory
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenModelConfig(ModelConfig):
+    """Settings that both Trajectory Transformers have."""
+
+    context: int = 5
+    """past transitions that a plan may look back on"""
+    horizon: int = 15
+    """transitions of the longest plan, the current one included"""
+    n_bins: int = 100
+    """tokens per dimension, V"""
+    tokenizer: TokenizerKind = "quantile"
+    reconstruct: Reconstruction = "center"
+    """what a token is decoded as: its bin's center (released code) or the mean of the data in it"""
+    reward_token: bool = True
+    return_token: ReturnToken = "with_reward"
+    """reward-to-go from the present reward on (thesis) or from the next one (released code)"""
+    hide_returns: bool = False
+    """let no token attend to reward-to-go tokens (released code), so that they need not be known"""
+    discount: float = 0.99
+    """of the reward-to-go"""
+    terminal_reward: TerminalReward = "keep"
+    """what happens to the reward of a step that ends its episode (released code: replace)"""
+    terminal_amount: float = -100.0
+    """put in its place, or added to it"""
+    stop_token: bool = False
+    """predict the end of an episode: in place of the observation's first dimension comes a special
+    token (released code: of every dimension)"""
+    goal: Literal["none", "final"] = "none"
+    """condition on the episode's last observation, put before everything else (thesis 4.3)"""
+    hidden_share: float = 0.0
+    """probability with which each dimension of an observation is hidden (thesis 4.4: 0.5)"""
+    action_weight: float = 1.0
+    """loss weight of action tokens (released code: 5)"""
+    width: int = 128
+    depth: int = 4
+    heads: int = 4
+    dropout: float = 0.1
+    dropout_at: DropoutPlace = "block"
+    positions: PositionKind = "learned"
+    band: int = 0
+    """with positions rotary: attend to the latest ``band`` transitions only, so that sequences can
+    grow for ever; 0 = to all"""
+
+    def __post_init__(self) -> None:
+        if self.context < 0 or self.horizon < 1 or self.window < 2:
+            raise ValueError(
+                f"model.context {self.context} must not be negative, model.horizon {self.horizon} "
+                "must be positive, and together they must be at least 2 transitions"
+            )
+        if not 0 <= self.hidden_share < 1:
+            raise ValueError(f"model.hidden_share is {self.hidden_share}; use 0 up to below 1")
+        if self.band and self.positions != "rotary":
+            raise ValueError(
+                "model.band needs model.positions rotary: learned positions cannot slide"
+            )
+        if self.return_token != "none" and not self.reward_token:
+            raise ValueError("model.return_token needs model.reward_token: it follows the reward")
+
+    @property
+    def window(self) -> int:
+        """Transitions of a training window."""
+        return self.context + self.horizon
+
+    def view(self, dataset: EpisodeDataset) -> Windows:
+        return Windows(
+            with_terminal_reward(dataset, self.terminal_reward, self.terminal_amount),
+            self.window,
+            pad="repeat",
+            discount=self.discount,
+            goal=self.goal,
+        )
+
+
+class TokenTrajectoryModel(Model, TokenModel):
+    """A model of trajectories as tokens; subclasses bring the network and its states.
+
+    ``trained`` and ``bins_digest`` tell bins that the weights have been trained with from others.
+    """
+
+    gpt: GPT
+    trained: Tensor
+    bins_digest: Tensor
+    illegal: Tensor
+
+    def __init__(self, config: TokenModelConfig, spaces: Spaces) -> None:
+        super().__init__(spaces)
+        self.config = config
+        self.window = config.window
+        self.tokens = TrajectoryTokens(
+            spaces,
+            n_bins=config.n_bins,
+            kind=config.tokenizer,
+            reconstruct=config.reconstruct,
+            reward=config.reward_token,
+            returns=config.return_token,
+            discount=config.discount,
+        )
+        self.register_buffer("trained", torch.zeros((), dtype=torch.bool))
+        self.register_buffer("bins_digest", torch.zeros((), dtype=torch.int64))
+        bins = torch.arange(config.n_bins + int(config.stop_token))
+        legal = torch.tensor([self.tokens.legal(c) for c in range(self.tokens.columns)])
+        illegal = (bins >= legal[:, None]) & (bins < config.n_bins)
+        illegal[1:, config.n_bins :] = True  # an episode ends between transitions
+        self.register_buffer("illegal", illegal, persistent=False)  # (columns, outputs)
+        self._illegal_columns = illegal.any(dim=1).tolist()
+
+    @property
+    def neglected(self) -> int | None:
+        """The column that no token attends to, if there is one."""
+        return self.tokens.return_column if self.config.hide_returns else None
+
+    def fit_statistics(self, dataset: EpisodeDataset) -> None:
+        config, fitted = self.config, copy.deepcopy(self.tokens)
+        fitted.fit(with_terminal_reward(dataset, config.terminal_reward, config.terminal_amount))
+        digest = fitted.tokenizer.digest()
+        if bool(self.trained) and digest != int(self.bins_digest):
+            raise ValueError(
+                "the tokenizer would be fitted on other data than the model was trained on, and "
+                "every token would change its meaning; build a new model for this data, or train "
+                "on without fitting again"
+            )
+        self.tokens.load_state_dict(fitted.state_dict())
+        self.bins_digest.fill_(digest)
+
+    def after_step(self) -> None:
+        """Remember that the weights depend on these bins."""
+        self.trained.fill_(True)
+
+    def loss(
+        self, batch: Trajectory, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Weighted mean cross entropy over the known tokens of windows, in nats per token."""
+        targets, weight = self._targets(batch)
+        inputs = targets
+        if self.config.hidden_share:
+            shape = (*targets.shape[:2], self.tokens.action_start)
+            uniform = torch.rand(shape, generator=generator, device=targets.device)
+            hide = uniform < self.config.hidden_share
+            inputs = targets.clone()
+            inputs[..., : self.tokens.action_start].masked_fill_(hide, self.tokens.hidden)
+            weight[..., : self.tokens.action_start] *= ~hide
+        goal = None
+        if self.config.goal != "none":
+            assert batch.goal is not None, "this model's view gives a goal with every window"
+            goal = self.tokens.encode_observations(batch.goal)
+        logits = self._mask(self.predict_table(inputs, goal))
+        entropy = F.cross_entropy(
+            logits.flatten(0, -2).float(), targets.flatten(), reduction="none"
+        ).view(targets.shape)
+        total = weight.sum().clamp(min=1)
+        loss = (entropy * weight).sum() / total
+        parts = self._parts(entropy.detach(), weight)
+        return loss, parts
+
+    def _targets(self, batch: Trajectory) -> tuple[Tensor, Tensor]:
+        """Tokens (B, H, columns) and the weights of their losses, 0 where nothing is known."""
+        layout = self.tokens
+        tokens = self.tokens.encode(batch)
+        if bool((tokens == UNKNOWN).any()):
+            raise ValueError(
+                "this model has reward or reward-to-go tokens, but the batch has none; use the "
+                "view of its own settings (config.view(dataset))"
+            )
+        weight = batch.observations.new_ones(tokens.shape)
+        actions = slice(layout.action_start, layout.action_end)
+        weight[..., actions] = self.config.action_weight
+        if batch.observation_mask is not None:
+            weight[..., : layout.action_start] *= batch.observation_mask[..., None]
+        if batch.action_mask is not None:
+            weight[..., layout.action_start :] *= batch.action_mask[..., None]
+        if self.config.stop_token and batch.terminated is not None:
+            tokens[..., 0].masked_fill_(batch.terminated, layout.stop)
+            weight[..., 1 : layout.action_start] *= ~batch.terminated[..., None]
+        return tokens, weight
+
+    def _parts(self, entropy: Tensor, weight: Tensor) -> dict[str, Tensor]:
+        """Mean cross entropy of observations, of actions and of the rest."""
+        layout = self.tokens
+        borders = {"observation": layout.action_start, "action": layout.action_end}
+        parts, first = {}, 0
+        for name, end in {**borders, "outcome": layout.columns}.items():
+            if end > first:
+                part = slice(first, end)
+                total = (entropy[..., part] * weight[..., part]).sum()
+                parts[name] = total / weight[..., part].sum().clamp(min=1)
+            first = end
+        return parts
+
+    def _mask(self, logits: Tensor) -> Tensor:
+        """-inf for tokens that a column does not have; logits (..., columns, outputs)."""
+        if not any(self._illegal_columns):
+            return logits
+        return logits.masked_fill(self.illegal, -torch.inf)
+
+    def column_logits(self, logits: Tensor, column: int) -> Tensor:
+        """A column's outputs (..., V or V + 1) with -inf for tokens that it does not have."""
+        if not self._illegal_columns[column]:
+            return logits
+        return logits.masked_fill(self.illegal[column], -torch.inf)
+
+    @torch.no_grad()
+    def begin(
+        self,
+        history: Trajectory | None,
+        observation: Tensor,
+        goal: Tensor | None = None,
+        *,
+        cache: bool = True,
+        crop: int = 0,
+        expected: int = 0,
+    ) -> SequenceState:
+        self._check_bins()
+        device = self.tokens.tokenizer.edges.device
+        if (goal is None) != (self.config.goal == "none"):
+            wants = "wants no goal" if self.config.goal == "none" else "needs a goal"
+            raise ValueError(
+                f"this model {wants} (model.goal {self.config.goal}); got "
+                f"{'none' if goal is None else 'one'}"
+            )
+        known = [self.tokens.encode_observations(observation.to(device))]
+        if history is not None and history.horizon:
+            if crop:
+                first = max(history.horizon - (crop - 1), 0)
+                history = _from_row(history, first)
+            if history.horizon >= self.window and not self._rolls:
+                raise ValueError(
+                    f"sequence longer than the context: {history.horizon} past transitions and "
+                    f"the present one; this model was trained on windows of {self.window}"
+                )
+            known.insert(0, self.tokens.encode(history.to(device)).flatten(1))
+        goal_tokens = None
+        if goal is not None:
+            goal_tokens = self.tokens.encode_observations(goal.to(device))
+        state = self._new_state(len(observation), goal_tokens, cache, crop, expected)
+        state.load_prefix(torch.cat(known, dim=1), self.neglected)
+        return state
+
+    @property
+    def _rolls(self) -> bool:
+        """Whether sequences may grow for ever."""
+        return self.config.positions == "rotary" and self.config.band > 0
+
+    def _check_bins(self) -> None:
+        tokenizer = self.tokens.tokenizer
+        if not bool(tokenizer.fitted):
+            raise ValueError("this model's tokenizer has not been fitted; call fit_statistics")
+        if tokenizer.digest() != int(self.bins_digest):
+            raise ValueError(
+                "this model's tokenizer was fitted on other data than its weights were trained "
+                "on: its bins are not those recorded with the weights. Load both from one "
+                "checkpoint."
+            )
+
+    @abstractmethod
+    def predict_table(self, table: Tensor, goal: Tensor | None) -> Tensor:
+        """Outputs (B, H, columns, V or V + 1) for each token of a table, given those before it."""
+
+    @abstractmethod
+    def _new_state(
+        self, batch: int, goal: Tensor | None, cache: bool, crop: int, expected: int
+    ) -> SequenceState:
+        """A state that has seen nothing but the goal's tokens (batch, O)."""
+
+
+def _from_row(trajectory: Trajectory, first: int) -> Trajectory:
+    """The rows of a batch of trajectories from ``first`` on."""
+    optional = {
+        name: None if tensor is None else tensor[:, first:]
+        for name, tensor in (
+            ("rewards", trajectory.rewards),
+            ("returns_to_go", trajectory.returns_to_go),
+        )
+    }
+    return Trajectory(
+        observations=trajectory.observations[:, first:],
+        actions=trajectory.actions[:, first:],
+        times=trajectory.times[first:],
+        **optional,
+    )

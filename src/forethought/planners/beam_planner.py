@@ -1,0 +1,174 @@
+"""The Trajectory Transformer's planner: history, observation and goal in, the best beam out.
+
+Thesis Section 4.3: the likeliest sequence for imitation and (given the goal) goal reaching, the one
+of highest predicted return for offline RL; the first action is executed and all is planned again.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from forethought.config import PlannerConfig
+from forethought.models.base import Generator, Model, TokenModel, TokenState, require
+from forethought.planners.base import Planner
+from forethought.planners.beam_search import Critic, RewardSearch, beam_search, reward_search
+from forethought.registry import planners
+from forethought.types import Plan, Trajectory
+
+
+@planners.register("beam")
+@dataclass(frozen=True, kw_only=True)
+class BeamPlannerConfig(PlannerConfig):
+    """Settings of ``BeamPlanner``."""
+
+    search: Literal["likelihood", "reward"] = "reward"
+    """Algorithm 4 (imitation, goals) or its version that ranks by rewards (offline RL)"""
+    horizon: int = 15
+    """transitions of a plan, the last of which ends with its action (likelihood) or outcome"""
+    beam: int = 128
+    """sequences that are kept"""
+    context: int = 5
+    """past transitions that are looked back on"""
+    reward: RewardSearch = RewardSearch()
+    cache: bool = True
+    """keep keys and values; without them every token is a pass over the whole sequence"""
+    crop: int = 0
+    """where history and plan outgrow the model's window: its latest ``crop`` transitions, computed
+    anew (released code); 0 = refuse"""
+
+    def __post_init__(self) -> None:
+        if min(self.horizon, self.beam) < 1 or self.context < 0:
+            raise ValueError(
+                f"planner.horizon {self.horizon} and planner.beam {self.beam} must be at least 1, "
+                f"planner.context {self.context} not negative"
+            )
+
+    def build(self, model: Model) -> BeamPlanner:
+        return BeamPlanner(model, self)
+
+
+class BeamPlanner(Planner):
+    """Plans with any ``TokenModel``, for all environments of a batch at once.
+
+    critic: value (n,) of observations (n, O) and actions (n, A), in place of predicted
+        rewards-to-go: the thesis's Q-guided search
+    """
+
+    chooses_arrival = True  # there is no arrival time: a plan is as long as it is
+
+    def __init__(
+        self,
+        model: Model,
+        config: BeamPlannerConfig = BeamPlannerConfig(),
+        *,
+        critic: Critic | None = None,
+    ) -> None:
+        self.config, self.critic = config, critic
+        self._model = require(model, TokenModel, needed_by="BeamPlanner")
+        self._layout = self._model.tokens
+        self.context = config.context
+        needed = config.context + config.horizon
+        if needed > self._model.window and not config.crop:
+            raise ValueError(
+                f"planner.context {config.context} and planner.horizon {config.horizon} make "
+                f"sequences of {needed} transitions, longer than the context: the model was "
+                f"trained on windows of {self._model.window}. Use less of either, train on longer "
+                "windows, or set planner.crop."
+            )
+        if critic is not None and config.search != "reward":
+            raise ValueError(
+                "a critic guides planner.search reward; likelihood search has no use for it"
+            )
+
+    @torch.no_grad()
+    def plan(
+        self,
+        observation: Tensor,
+        *,
+        goal: Tensor | None = None,
+        history: Trajectory | None = None,
+        previous: Plan | None = None,
+        remaining: Tensor | None = None,
+        generator: Generator = None,
+    ) -> Plan:
+        began = time.perf_counter()
+        config, layout = self.config, self._layout
+        state = self._model.begin(
+            self._recent(history),
+            observation,
+            goal,
+            cache=config.cache,
+            crop=config.crop,
+            expected=config.horizon * layout.columns,
+        )
+        imagined = None
+        if config.search == "likelihood":
+            # the last transition ends with its action: with horizon 1, this is behavior cloning
+            length = (config.horizon - 1) * layout.columns + layout.spaces.action_dim
+            score = beam_search(state, layout.n_bins, length, config.beam)
+        else:
+            imagined = reward_search(
+                state,
+                layout,
+                config.horizon,
+                config.beam,
+                config.reward,
+                generator=generator,
+                critic=self.critic,
+                observation=observation,
+            )
+            score = imagined.score
+        stats = {
+            "arrival": torch.full((len(observation),), config.horizon),
+            "network_calls": state.network_calls,
+            "beams": state.beams,
+            "scores": score.cpu(),
+        }
+        rewards = None if imagined is None else imagined.rewards[:, 0].to(observation.device)
+        trajectory = self._decode(state, observation, rewards)
+        stats["seconds"] = time.perf_counter() - began
+        return Plan(trajectory=trajectory, value=score[:, 0].to(observation.device), stats=stats)
+
+    def _recent(self, history: Trajectory | None) -> Trajectory | None:
+        """The last ``context`` transitions."""
+        if history is None or not self.config.context or not history.horizon:
+            return None
+        if history.horizon <= self.config.context:
+            return history
+        last = slice(-self.config.context, None)
+        rewards = None if history.rewards is None else history.rewards[:, last]
+        return Trajectory(
+            observations=history.observations[:, last],
+            actions=history.actions[:, last],
+            times=history.times[last],
+            rewards=rewards,
+        )
+
+    def _decode(self, state: TokenState, observation: Tensor, rewards: Tensor | None) -> Trajectory:
+        """The best sequence (batch, horizon, dim); its first observation is the present one, and
+        after a predicted end of the episode, which the mask shows, the last one is repeated."""
+        layout, horizon = self._layout, self.config.horizon
+        tokens = state.tokens[:, 0]
+        wanted = horizon * layout.columns - layout.action_start
+        missing = wanted - tokens.shape[1]  # the last transition's outcome
+        tokens = torch.nn.functional.pad(tokens, (layout.action_start, max(missing, 0)))
+        table = tokens[:, : horizon * layout.columns].unflatten(1, (horizon, layout.columns))
+        numbers = layout.decode(table).to(observation.device, observation.dtype)
+        observations = numbers[..., : layout.action_start].clone()
+        observations[:, 0] = observation
+        stopped = (table[..., : layout.action_start] == layout.stop).any(dim=-1)
+        live = ~stopped.cummax(dim=-1).values.to(observation.device)  # rows before a predicted end
+        row = torch.arange(horizon, device=live.device)
+        last = torch.minimum(row, live.sum(dim=-1, keepdim=True) - 1)
+        return Trajectory(
+            observations=observations.gather(1, last[..., None].expand_as(observations)),
+            actions=numbers[..., layout.action_start : layout.action_end],
+            times=torch.arange(horizon),
+            rewards=rewards,
+            observation_mask=live,
+        )
