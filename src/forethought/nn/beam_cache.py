@@ -283,4 +283,4 @@ class BeamCache:
 def _copy_rows(source: Tensor, rows: Tensor, target: Tensor) -> None:
     """target[b, :, i] = source[b, :, rows[b, i]], as many tokens as the target has."""
     for own, wanted, into in zip(source, rows, target, strict=True):
-        into.copy_(own[:, :, : into.shape[2]][:, wanted])
+        into.copy_(own[:, :, : into.shape[2]].index_select(1, wanted))
