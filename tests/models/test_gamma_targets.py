@@ -180,7 +180,7 @@ def test_a_batch_too_small_to_split_is_refused():
 
 def test_trained_horizons_are_spread_evenly_in_their_logarithm():
     model = GammaMatchingConfig(width=8, blocks=1, most_discount=0.99).build(SPACES)
-    discount = model._draw_discounts(N, torch.zeros(()), seeded())
+    discount = model.draw_discounts(N, torch.zeros(()), seeded())
     share = -torch.log1p(-discount) / math.log(100)
     assert 0 <= float(share.min()) and float(discount.max()) <= 0.99
     for level in (0.25, 0.5, 0.75):
