@@ -195,7 +195,7 @@ def test_a_raw_sigma_is_in_environment_units():
         transforms=2, width=8, sigma=0.1, sigma_unit="raw", terminal_flag=True
     ).build(SPACES)
     model.observation_normalizer.scale.fill_(4.0)
-    torch.testing.assert_close(model._sigma(), torch.tensor([0.025, 0.1]))
+    torch.testing.assert_close(model.sigma(), torch.tensor([0.025, 0.1]))
 
 
 @pytest.mark.parametrize("flag", [False, True])
