@@ -6,10 +6,11 @@ Regresses log-densities to the bootstrapped target, at states drawn from it (Eq.
     L = (log mu(s_e | s, a) - log((1 - gamma) p(s_e | s, a) + gamma mu'(s_e | s', a')))^2
 
 p is N(s', sigma^2), or with ``single_step: learned`` a Gaussian model of the next state trained in
-the same loss. One next state stands for the expectation over next states: exact for deterministic
-dynamics, a bound else, for E log p_targ is not log E p_targ. ``objective: likelihood`` has no such
-gap: it minimizes KL(p_targ | mu), i.e. -log mu(s_e | s, a) at the same draws, and needs no density
-of the target. A gamma-model of this kind predicts the occupancy blurred by sigma.
+the same loss. One next state stands for the expectation over next states: exact where it and its
+action are deterministic, biased else, for E log p_targ is not log E p_targ. ``objective:
+likelihood`` has no such gap: it minimizes KL(p_targ | mu), i.e. -log mu(s_e | s, a) at the same
+draws, and needs no density of the target. A gamma-model of this kind predicts the occupancy blurred
+by sigma.
 """
 
 from __future__ import annotations
