@@ -17,7 +17,6 @@ from __future__ import annotations
 from copy import deepcopy
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -95,7 +94,7 @@ class IQL(Model, Actor):
 
     def fit_statistics(self, dataset: EpisodeDataset) -> None:
         self.observation_normalizer.fit(dataset.observations)
-        self.action_normalizer.fit(np.delete(dataset.actions, dataset.starts[1:] - 1, axis=0))
+        self.action_normalizer.fit(dataset.actions_taken)
 
     def encode(self, observation: Tensor, goal: Tensor | None) -> Tensor:
         """z (batch, features), laid out [observation, goal dimensions]."""

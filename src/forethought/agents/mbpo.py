@@ -14,11 +14,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from forethought.agents.model_based import ModelBasedAgent, ModelBasedConfig
+from forethought.agents.model_based import DynamicsAgent, ModelBasedConfig
 from forethought.models.dynamics import DynamicsConfig
 from forethought.registry import models
 from forethought.types import Spaces, Transitions
@@ -102,28 +101,13 @@ class ImaginedSteps(nn.Module):
         )
 
 
-class MBPO(ModelBasedAgent):
+class MBPO(DynamicsAgent):
     """SAC that learns from ``imagined`` steps of ``dynamics`` and a few real ones."""
 
     def __init__(self, config: MBPOConfig, spaces: Spaces) -> None:
-        super().__init__(config, spaces)
+        super().__init__(config, config.dynamics, spaces)
         self.config = config
-        self.dynamics = config.dynamics.build(spaces)
         self.imagined = ImaginedSteps(config.imagined_size, spaces)
-
-    def fit_action_range(self, actions: np.ndarray) -> None:
-        self.dynamics.action_normalizer.fit(actions)
-
-    def fit_steps(self, steps: Transitions) -> None:
-        self.dynamics.fit_steps(steps)
-
-    def model_loss(
-        self, batch: Transitions, generator: torch.Generator | None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        return self.dynamics.loss(batch, generator)
-
-    def after_model_step(self) -> None:
-        self.dynamics.after_step()
 
     def agent_loss(
         self, batch: Transitions, generator: torch.Generator | None

@@ -20,6 +20,7 @@ from forethought.config import ModelConfig
 from forethought.data.episodes import EpisodeDataset
 from forethought.data.views import TransitionView
 from forethought.models.base import Actor, Explorer, Model
+from forethought.models.dynamics import DynamicsConfig
 from forethought.types import Spaces, Transitions
 
 
@@ -133,3 +134,25 @@ class ModelBasedAgent(Model, Actor, Explorer):
 
     def actor_state(self) -> dict[str, Tensor]:
         return {f"agent.{name}": value for name, value in self.agent.actor_state().items()}
+
+
+class DynamicsAgent(ModelBasedAgent):
+    """One whose model is an ensemble of single steps, in ``dynamics``: MVE and MBPO."""
+
+    def __init__(self, config: ModelBasedConfig, dynamics: DynamicsConfig, spaces: Spaces) -> None:
+        super().__init__(config, spaces)
+        self.dynamics = dynamics.build(spaces)
+
+    def fit_action_range(self, actions: np.ndarray) -> None:
+        self.dynamics.action_normalizer.fit(actions)
+
+    def fit_steps(self, steps: Transitions) -> None:
+        self.dynamics.fit_steps(steps)
+
+    def model_loss(
+        self, batch: Transitions, generator: torch.Generator | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        return self.dynamics.loss(batch, generator)
+
+    def after_model_step(self) -> None:
+        self.dynamics.after_step()

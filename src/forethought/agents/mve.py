@@ -17,11 +17,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from forethought.agents.model_based import ModelBasedAgent, ModelBasedConfig
+from forethought.agents.model_based import DynamicsAgent, ModelBasedConfig
 from forethought.agents.sac import SAC
 from forethought.models.dynamics import DynamicsConfig
 from forethought.registry import models
@@ -48,28 +47,13 @@ class MVEConfig(ModelBasedConfig):
         return MVE(self, spaces)
 
 
-class MVE(ModelBasedAgent):
+class MVE(DynamicsAgent):
     """SAC whose targets look ``rollout`` steps ahead in ``dynamics``."""
 
     def __init__(self, config: MVEConfig, spaces: Spaces) -> None:
-        super().__init__(config, spaces)
+        super().__init__(config, config.dynamics, spaces)
         self.config = config
-        self.dynamics = config.dynamics.build(spaces)
         self.agent.expansion = self.expand
-
-    def fit_action_range(self, actions: np.ndarray) -> None:
-        self.dynamics.action_normalizer.fit(actions)
-
-    def fit_steps(self, steps: Transitions) -> None:
-        self.dynamics.fit_steps(steps)
-
-    def model_loss(
-        self, batch: Transitions, generator: torch.Generator | None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        return self.dynamics.loss(batch, generator)
-
-    def after_model_step(self) -> None:
-        self.dynamics.after_step()
 
     def agent_loss(
         self, batch: Transitions, generator: torch.Generator | None

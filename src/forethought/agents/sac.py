@@ -120,7 +120,7 @@ class SAC(Model, Actor, Explorer):
 
     def fit_statistics(self, dataset: EpisodeDataset) -> None:
         self.observation_normalizer.fit(dataset.observations)
-        self.action_normalizer.fit(np.delete(dataset.actions, dataset.starts[1:] - 1, axis=0))
+        self.action_normalizer.fit(dataset.actions_taken)
 
     def fit_ranges(self, action_box: np.ndarray, observations: np.ndarray | None) -> None:
         self.action_normalizer.fit(action_box)

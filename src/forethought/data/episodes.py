@@ -212,6 +212,11 @@ class EpisodeDataset:
             self.observations[index], actions, rewards, new_starts, terminated, metadata=meta
         )
 
+    @property
+    def actions_taken(self) -> np.ndarray:
+        """(steps, A): without the row beside each episode's last observation, which has none."""
+        return np.delete(self.actions, self.starts[1:] - 1, axis=0)
+
     def returns_to_go(self, discount: float) -> np.ndarray:
         """(rows,) float32: discounted sum of rewards from each row to its episode's end."""
         if not 0 <= discount <= 1:

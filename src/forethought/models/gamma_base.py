@@ -157,7 +157,7 @@ class GammaModel(Model, OccupancyModel):
     def fit_statistics(self, dataset: EpisodeDataset) -> None:
         self.observation_normalizer.fit(dataset.observations)
         if self.spaces.action_dim:
-            self.action_normalizer.fit(np.delete(dataset.actions, dataset.starts[1:] - 1, axis=0))
+            self.action_normalizer.fit(dataset.actions_taken)
 
     def given(self, observation: Tensor, action: Tensor, discount: Tensor) -> Tensor:
         """(B, given_dim): what the network is told of where it starts."""

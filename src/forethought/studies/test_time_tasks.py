@@ -8,8 +8,8 @@ In Maze2D-Large, with the shipped model and on the same starts and goals in ever
     reward     a reward that training never saw: keep to the middle of every corridor
     composed   the same reward and the speed limit
 
-Measured on the executed path, not on the plan, up to the arrival. Where the clock matters the plan
-is tracked by it; ``pursue_path`` drives as fast as it can.
+Measured on the executed path, not on the plan, up to the arrival. Plans are tracked by the clock:
+``pursue_path`` would drive as fast as it can.
 Thesis Section 5.4, "Test-time flexibility" and "Temporal compositionality".
 """
 
@@ -59,8 +59,8 @@ Case = Mapping[str, Any]
 class Task:
     """What is asked for, and how its execution is measured.
 
-    terms, waypoints, times: of a case, for the planner;  control: changes to the shipped settings
-    without: whether the row without the task still has its waypoints (but no times)
+    terms, waypoints, timed: what the planner is given of a case
+    keeps_waypoints: whether the row without the task still has its waypoints (but no times)
     measure: path (T, 4) and case to numbers; booleans become shares
     """
 
@@ -68,7 +68,6 @@ class Task:
     waypoints: bool = False
     timed: bool = False
     keeps_waypoints: bool = False
-    control: Mapping[str, Any]
     measure: Callable[[np.ndarray, Case], dict[str, Any]]
 
 
@@ -134,13 +133,11 @@ def composed(path: np.ndarray, case: Case) -> dict[str, Any]:
 
 
 TASKS = {
-    "waypoints": Task(waypoints=True, control=BY_CLOCK, measure=visits),
-    "timed": Task(
-        waypoints=True, timed=True, keeps_waypoints=True, control=BY_CLOCK, measure=timed_visits
-    ),
-    "speed": Task(terms=lambda case: [slow()], control=BY_CLOCK, measure=speeding),
-    "reward": Task(terms=lambda case: [middle()], control=BY_CLOCK, measure=centeredness),
-    "composed": Task(terms=lambda case: [middle(), slow()], control=BY_CLOCK, measure=composed),
+    "waypoints": Task(waypoints=True, measure=visits),
+    "timed": Task(waypoints=True, timed=True, keeps_waypoints=True, measure=timed_visits),
+    "speed": Task(terms=lambda case: [slow()], measure=speeding),
+    "reward": Task(terms=lambda case: [middle()], measure=centeredness),
+    "composed": Task(terms=lambda case: [middle(), slow()], measure=composed),
 }
 
 
@@ -193,7 +190,7 @@ def _distance(layout: Layout, first: Cell, second: Cell) -> int:
 def _row(settings: StudySettings, *, name: str, row: str) -> dict[str, Any]:
     folder = settings.pretrained / "diffuser" / f"maze-{LAYOUT}"
     model, task = load_model(folder), TASKS[name]
-    control = replace(load_config(folder)["experiment"].control, **task.control)
+    control = replace(load_config(folder)["experiment"].control, **BY_CLOCK)
     n, env = settings.episodes or EPISODES, MazeEnv(LAYOUT)
     records, states, asked = [], None, row == "with"
     for index, case in enumerate(draw_tasks(LAYOUTS[LAYOUT], n, settings.seed)):
