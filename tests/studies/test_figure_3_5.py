@@ -9,10 +9,10 @@ import pytest
 
 from forethought.config import OnlineConfig
 from forethought.recipes.model_based import TASKS as MODEL_TASKS
+from forethought.recipes.model_based import updated_often
 from forethought.registry import recipes
 from forethought.studies.base import StudySettings
 from forethought.studies.figure_3_5 import (
-    COST,
     TASKS,
     figure_3_5,
     learning_curve,
@@ -78,20 +78,23 @@ def test_tables_and_figures_cope_with_missing_parts():
 def test_parts_have_recipes_and_names_that_do_not_collide():
     study = figure_3_5()
     names = [each.name for each in study.parts]
-    assert len(set(names)) == len(names) == sum(1 + 5 * task.seeds for task in TASKS.values())
+    runs = sum(1 + (5 + task.often) * task.seeds for task in TASKS.values())
+    assert len(set(names)) == len(names) == runs
     assert set(TASKS) == set(MODEL_TASKS)
-    for task in TASKS:
-        found = [
-            recipes[f"{method}/{task}"]() for method in ("sac-small", *COST) if method != "sac"
-        ]
-        assert {experiment.online for experiment in found} == {found[0].online}
-        assert {experiment.train for experiment in found} == {found[0].train}
-        assert all(e.model.sac == found[0].model for e in found[1:])
+    for task, facts in TASKS.items():
+        alone, often = recipes[f"sac-small/{task}"](), updated_often(task)
+        assert alone.model == often.model and alone.train.batch_size == often.train.batch_size
+        assert facts.often == (alone.online != often.online)  # updates a step differ
+        for method in ("gamma-mve", "mve", "mbpo"):
+            found = recipes[f"{method}/{task}"]()
+            assert (found.online, found.train) == (often.online, often.train)
+            assert found.model.sac == often.model
 
 
 def test_a_run_is_kept_and_goes_on(tmp_path, monkeypatch):
     small = recipes["mve/pendulum"]()
     online = replace(small.online, random_steps=20, evaluate_every=20, evaluation_episodes=2)
+    online = replace(online, steps_per_update=1.0)
     short = replace(small, online=online, train=replace(small.train, steps=20, batch_size=8))
     monkeypatch.setitem(recipes._entries, "mve/pendulum", lambda: short)
     settings = StudySettings(runs=tmp_path, episodes=2)

@@ -3,8 +3,8 @@
 ``sac/{hopper,walker2d,halfcheetah}`` are for about two hours of one core each: a million
 environment steps, at one update for every two (docs/decisions.md). The others follow the paper, at
 one update an environment step; 200,000 steps are the thesis's replay buffer (Table A.2).
-``sac-small/TASK`` is for learning curves of several seeds in minutes: networks and batches of 64,
-and no more steps than the task needs. The agents with a model contain the same SAC.
+``sac-small/TASK`` is for learning curves of several seeds in minutes: networks of 64, normalized
+critics, and no more steps than the task needs. The agents with a model contain the same SAC.
 """
 
 from __future__ import annotations
@@ -60,24 +60,27 @@ def small_task(task: str, *, normalize: bool = False) -> Experiment:
     return sac_experiment(task, SACConfig(), online, steps=199_000, learning_rate=1e-3)
 
 
-SMALL_STEPS = {"pendulum": 5_000, "acrobot": 20_000, "mountain-car": 15_000, "reacher": 15_000}
+SMALL_STEPS = {"pendulum": 5_000, "acrobot": 6_000, "mountain-car": 12_000, "reacher": 10_000}
 """environment steps, of which the first 200 (mountain car: 1,000, its episodes are long) random"""
+SMALL_SAC = {"pendulum": SACConfig(width=64, critic_layer_norm=True, reward_scale=0.1)}
+"""Pendulum's values are in the hundreds, which critics that begin at zero are slow to reach"""
 
 
-def learning_curve(task: str) -> Experiment:
+def learning_curve(task: str, *, steps: int | None = None, updates_per_step: int = 1) -> Experiment:
     """``small_task`` at the size of Figure 3.5, evaluated twenty times or more."""
     experiment = small_task(task, normalize=task == "mountain-car")
     assert experiment.online is not None, "small tasks learn online"
     random_steps = 1_000 if task == "mountain-car" else 200
-    steps = SMALL_STEPS[task]
+    updates = updates_per_step * ((steps or SMALL_STEPS[task]) - random_steps)
     return replace(
         experiment,
         name=f"sac-small/{task}",
-        model=SACConfig(width=64),
-        train=replace(experiment.train, steps=steps - random_steps, batch_size=64),
+        model=SMALL_SAC.get(task, SACConfig(width=64, critic_layer_norm=True)),
+        train=replace(experiment.train, steps=updates),
         online=replace(
             experiment.online,
             random_steps=random_steps,
+            steps_per_update=1 / updates_per_step,
             evaluate_every=250 if task == "pendulum" else 500,
             snapshots=0,
         ),

@@ -11,10 +11,18 @@ from matplotlib.figure import Figure
 
 from forethought.scores import mean_and_interval
 
-METHODS: tuple[str, ...] = ("sac", "gamma-mve", "mve", "mbpo", "ppo")
-LABELS = {"sac": "SAC", "gamma-mve": "γ-MVE", "mve": "MVE", "mbpo": "MBPO", "ppo": "PPO"}
+METHODS: tuple[str, ...] = ("sac", "sac-often", "gamma-mve", "mve", "mbpo", "ppo")
+LABELS = {
+    "sac": "SAC",
+    "sac-often": "SAC, as many updates",
+    "gamma-mve": "γ-MVE",
+    "mve": "MVE",
+    "mbpo": "MBPO",
+    "ppo": "PPO",
+}
 COLORS: dict[str, str] = {
     "sac": "#2d3848",
+    "sac-often": "#a0522d",
     "gamma-mve": "#e8743b",
     "mve": "#3d6fb4",
     "mbpo": "#4f9d69",
