@@ -9,8 +9,8 @@ policies. These data sets are rebuilt in seconds from the final policy alone, sh
     half         random actions take over now and then, each held for some steps: the share of
                  steps is drawn up to 1, the mean length of a stretch up to 10 steps
 
-and where the task allows it (not in MuJoCo) a quarter of the episodes of each kind starts anywhere. What a true
-replay buffer has and these lack: the directed mistakes of half-trained policies.
+and where the task allows it (not in MuJoCo) a quarter of the episodes of each kind starts anywhere.
+What a true replay buffer has and these lack: the directed mistakes of half-trained policies.
 """
 
 from __future__ import annotations

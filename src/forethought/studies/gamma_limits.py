@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -316,7 +316,7 @@ def _single_step(
         f"gamma-limits/{task}-{kind}",
         f"{task}-policy",
         f"forethought/{task}-v0",
-        DynamicsConfig(**{**vars(ENSEMBLE), "learn_termination": TASKS[task].ends}),
+        replace(ENSEMBLE, learn_termination=TASKS[task].ends),
         steps=1,  # replaced by what fits the time
     )
     key = _key(settings, task, kind, ())
