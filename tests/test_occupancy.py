@@ -13,6 +13,7 @@ from forethought.models.gamma import tabular_occupancy
 from forethought.occupancy import (
     MujocoSimulator,
     geometric_weights,
+    sample_discounts,
     sample_occupancy,
     simulate,
     simulator_of,
@@ -144,7 +145,7 @@ def test_rewards_stop_at_the_end():
     assert bool((futures.observations[futures.ended] == STATES - 1).all())
 
 
-@pytest.mark.parametrize("name", ["reacher", "hopper"])
+@pytest.mark.parametrize("name", ["reacher", "hopper", "halfcheetah"])
 def test_mujoco_states_step_as_the_environment_does(name):
     env: Any = gymnasium.make(f"forethought/{name}-v0", disable_env_checker=True).unwrapped
     simulator = simulator_of(f"forethought/{name}-v0")
@@ -169,3 +170,53 @@ def test_mujoco_states_step_as_the_environment_does(name):
 def test_environments_without_states_are_refused():
     with pytest.raises(ValueError, match="cannot be put into a given state"):
         simulator_of("forethought/maze2d-umaze-v0")
+
+
+def test_several_discounts_share_rollouts_and_keep_their_closed_forms():
+    """Draws at every discount have its occupancy, returns the value of a linear reward."""
+    simulator, n, discounts = LinearSimulator(), 20_000, (0.0, 0.5, 0.9)
+    states, actions = np.array([[1.0, 2.0], [-1.0, 0.5]]), np.array([[0.5], [-0.5]])
+    draws = sample_discounts(
+        simulator,
+        simulator.act,
+        states,
+        actions,
+        discounts=discounts,
+        n_samples=n,
+        rewards=[lambda s: s[..., 0], lambda s: torch.ones_like(s[..., 0])],
+    )
+    values, errors = draws.values()
+    assert draws.states.shape == (3, 2, n, 2) and values.shape == (2, 3, 2)
+    assert bool((draws.times.diff(dim=0) >= 0).all())
+    for index, discount in enumerate(discounts):
+        share = float((draws.times[index] > 3).double().mean())
+        assert share == pytest.approx(discount**3, abs=0.015)
+        torch.testing.assert_close(values[1, index], torch.full((2,), 1 / (1 - discount)).double())
+        for row in range(2):
+            mean, covariance = simulator.system.occupancy(states[row], actions[row], discount)
+            found = draws.states[index, row].double().numpy()
+            bound = 5 * np.sqrt(np.diag(covariance) / n)
+            np.testing.assert_array_less(np.abs(found.mean(axis=0) - mean), bound)
+            value = mean[0] / (1 - discount)
+            assert abs(float(values[0, index, row]) - value) < 5 * float(errors[0, index, row])
+
+
+def test_an_ended_process_is_paid_where_it_stays():
+    """A reward for the chain's last state has (1 - discount) V = that state's share."""
+    simulator, discounts = ChainSimulator(), (0.6, 0.9)
+    draws = sample_discounts(
+        simulator,
+        simulator.act,
+        np.array([[0.0]]),
+        np.zeros((1, 1)),
+        discounts=discounts,
+        n_samples=10_000,
+        rewards=[lambda s: (s[..., 0] == STATES - 1).float()],
+    )
+    values, errors = draws.values()
+    for index, discount in enumerate(discounts):
+        share = tabular_occupancy(simulator.transitions, discount)[0, -1]
+        error = abs(float(values[0, index, 0]) - share / (1 - discount))
+        assert error < 5 * float(errors[0, index, 0])
+        arrived = float((draws.states[index] == STATES - 1).double().mean())
+        assert arrived == pytest.approx(share, abs=4 * 0.5 / 100)

@@ -215,7 +215,7 @@ def run_and_draw_study(
 ) -> None:
     """Compute what is missing of a study, draw its figures, print its tables."""
     study: Study = studies[name]()
-    unknown = [part for part in only if part not in {known.name for known in study.parts}]
+    unknown = [part for part in only if not study.matching(part)]
     if unknown:
         names = [known.name for known in study.parts]
         raise ValueError(did_you_mean(unknown[0], names, kind=f"part of {name}"))

@@ -13,6 +13,7 @@ those weights. A process that ends stays where it ended, as in ``forethought.mod
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,12 +30,8 @@ from forethought.models.gamma import StochasticPolicy, check_discounts
 Array = NDArray[np.float64]
 
 
-class Simulator(Protocol):
-    """A process that can be put into any of its states, many at a time."""
-
-    def draw_starts(self, n: int, seed: int) -> Array:
-        """States (n, S) that episodes start in."""
-        ...
+class Process(Protocol):
+    """What can be put into any of its states, many at a time: a simulator or a learned model."""
 
     def advance(self, states: Array, actions: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
         """States reached (n, S), rewards (n,) and whether the process ended (n,)."""
@@ -42,6 +39,14 @@ class Simulator(Protocol):
 
     def observe(self, states: Array) -> Array:
         """Observations (n, O) of states (n, S)."""
+        ...
+
+
+class Simulator(Process, Protocol):
+    """A process that knows where its episodes start."""
+
+    def draw_starts(self, n: int, seed: int) -> Array:
+        """States (n, S) that episodes start in."""
         ...
 
 
@@ -163,6 +168,93 @@ def sample_occupancy(  # noqa: PLR0913  what to simulate, and how much
     if terminal_flag:
         reached = torch.cat([reached, torch.from_numpy(ended).float()[:, None]], dim=-1)
     return reached.unflatten(0, (len(states), n_samples))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draws:
+    """Occupancies of B state-action pairs at D discounts, n rollouts each; R rewards along them.
+
+    states: (D, B, n, O) float32;  times: (D, B, n) steps after which they were reached
+    returns: (R, D, B, n) float64, whose mean is the value;  lengths: (D, B, n), whose mean is that
+        of a reward of 1 everywhere
+    """
+
+    discounts: tuple[float, ...]
+    states: Tensor
+    times: Tensor
+    returns: Tensor
+    lengths: Tensor
+
+    def values(self) -> tuple[Tensor, Tensor]:
+        """Values (R, D, B) and their standard errors.
+
+        Long rollouts earn more; their mean length, 1 / (1 - discount), is known. So it serves as a
+        control variate: what the returns owe to lengths by linear regression is taken off.
+        """
+        known = 1 / (1 - torch.tensor(self.discounts, dtype=torch.float64))[:, None, None]
+        excess = self.lengths - known
+        apart = excess - excess.mean(dim=-1, keepdim=True)
+        scatter = apart.square().sum(dim=-1, keepdim=True)
+        slope = (self.returns * apart).sum(dim=-1, keepdim=True) / scatter.clamp(min=1e-12)
+        kept = self.returns - slope * excess
+        return kept.mean(dim=-1), kept.std(dim=-1) / kept.shape[-1] ** 0.5
+
+
+@torch.no_grad()
+def sample_discounts(  # noqa: PLR0913  what to simulate, and how much
+    simulator: Process,
+    policy: StochasticPolicy,
+    states: Array,
+    actions: Array,
+    *,
+    discounts: Sequence[float],
+    n_samples: int,
+    rewards: Sequence[Callable[[Tensor], Tensor]] = (),
+    generator: torch.Generator | None = None,
+) -> Draws:
+    """As ``sample_occupancy`` for several discounts, at the cost of the largest.
+
+    One uniform number u of a rollout sets all its times, k = ceil(log u / log discount), so that
+    P(k > t) = discount^t: draws of one discount are independent. With K the largest time and most
+    the largest discount, P(K >= k) = most^(k - 1), so that the sum over k <= K of
+    (discount / most)^(k - 1) r(s_k) has the value at ``discount`` as its mean.
+
+    rewards: functions (.., O) -> (..) of the state arrived in; an ended process stays and is paid
+    """
+    for discount in discounts:
+        check_discounts(discount, discount)
+    levels = torch.tensor(discounts, dtype=torch.float64)[:, None]
+    here = np.repeat(states, n_samples, axis=0)
+    taken = np.repeat(np.asarray(actions, dtype=np.float64), n_samples, axis=0)
+    rows, most = len(here), float(levels.max())
+    uniform = 1 - torch.rand(rows, generator=generator, dtype=torch.float64)  # never 0
+    times = (uniform.log() / levels.log()).ceil().clamp(min=1).long()  # (D, rows)
+    last, ended = times.amax(dim=0).numpy(), np.zeros(rows, dtype=bool)
+    seen = torch.from_numpy(simulator.observe(here)).float()
+    drawn = seen.expand(len(levels), *seen.shape).clone()
+    returns = torch.zeros(len(rewards), len(levels), rows, dtype=torch.float64)
+    lengths = torch.zeros(len(levels), rows, dtype=torch.float64)
+    for step in range(1, int(last.max(initial=0)) + 1):
+        going = np.flatnonzero(last >= step)
+        live = going[~ended[going]]
+        if len(live):
+            if step > 1:
+                taken[live] = policy(seen[live], generator).numpy().astype(np.float64)
+            here[live], _, ended[live] = simulator.advance(here[live], taken[live])
+            seen[live] = torch.from_numpy(simulator.observe(here[live])).float()
+        drawn = torch.where((times == step)[..., None], seen, drawn)
+        weights = (levels / most) ** (step - 1) if step > 1 else torch.ones_like(levels)
+        lengths[:, going] += weights
+        for total, reward in zip(returns, rewards, strict=True):
+            total[:, going] += weights * reward(seen[going]).double()
+    shape = (len(states), n_samples)
+    return Draws(
+        discounts=tuple(discounts),
+        states=drawn.unflatten(1, shape),
+        times=times.unflatten(1, shape),
+        returns=returns.unflatten(2, shape),
+        lengths=lengths.unflatten(1, shape),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from forethought.datasets.policies import (
     Disturbances,
     build_policy_data,
     run_disturbed,
+    visited_states,
 )
 from forethought.models.base import Explorer
 
@@ -113,3 +114,19 @@ def test_shipped_policies_make_repeatable_data(task):
     batch = TransitionView(first)[np.arange(len(first.actions) - len(first))]
     assert not bool(batch.terminated.any())
     assert build_policy_data(task, seed=4, n_steps=1000).fingerprint != first.fingerprint
+
+
+def test_visited_states_lie_on_the_episodes_before_their_ends():
+    class Short(Counter):
+        def draw_starts(self, n, seed):
+            return np.stack([np.zeros(n), np.full(n, 7.0)], axis=1)
+
+    class One(Constant):
+        def explore(self, observation, generator=None):
+            return torch.zeros(len(observation), 2)
+
+    states = visited_states("reacher", Short(), One(), n=200, seed=0)
+    times = states[:, 0]
+    assert set(times) == set(range(7))  # of the 7 steps, each begins somewhere
+    again = visited_states("reacher", Short(), One(), n=200, seed=0)
+    np.testing.assert_array_equal(states, again)

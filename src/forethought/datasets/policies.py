@@ -9,8 +9,8 @@ policies. These data sets are rebuilt in seconds from the final policy alone, sh
     half         random actions take over now and then, each held for some steps: the share of
                  steps is drawn up to 1, the mean length of a stretch up to 10 steps
 
-and where the task allows it a quarter of the episodes of each kind starts anywhere. What a true
-replay buffer has and these lack: the directed mistakes of half-trained policies.
+and where the task allows it (not in MuJoCo) a quarter of the episodes of each kind starts anywhere.
+What a true replay buffer has and these lack: the directed mistakes of half-trained policies.
 """
 
 from __future__ import annotations
@@ -38,6 +38,9 @@ ANYWHERE: dict[str, tuple[list[float], list[float]] | None] = {
     "acrobot": ([-PI, -PI, -4.0, -8.0], [PI, PI, 4.0, 8.0]),
     "mountain-car": ([-1.2, -0.07], [0.6, 0.07]),
     "reacher": None,
+    "hopper": None,
+    "walker2d": None,
+    "halfcheetah": None,
 }
 ALONE, NOISY, MOST_NOISE, LONGEST, SPREAD = 0.25, 0.25, 0.5, 10.0, 0.25
 
@@ -71,25 +74,14 @@ def build_policy_data(
 ) -> EpisodeDataset:
     """About ``n_steps`` steps in whole episodes of the task's time limit, all run side by side."""
     env_id, path = f"forethought/{task}-v0", f"pretrained/sac/{task}"
-    limit = gymnasium.spec(env_id).max_episode_steps
-    assert limit is not None, "the registered tasks have a time limit"
-    n = max(1, round(n_steps / limit))
+    n = max(1, round(n_steps / _limit_of(task)))
     policy = require(load_model(find_checkpoint(path)), Explorer, needed_by=f"{task}-policy")
-    simulator, generator = simulator_of(env_id), np.random.default_rng(seed)
-    states = simulator.draw_starts(n, seed)
-    if (box := ANYWHERE[task]) is not None:
-        is_spread = generator.random(n) < SPREAD
-        states[is_spread] = generator.uniform(*box, (n, states.shape[1]))[is_spread]
-    space = gymnasium.make(env_id, disable_env_checker=True).action_space
-    assert isinstance(space, gymnasium.spaces.Box), "the registered tasks have a box of actions"
-    episodes = run_disturbed(
-        simulator,
+    episodes = disturbed_episodes(
+        task,
+        simulator_of(env_id),
         policy,
-        states,
-        Disturbances.draw(n, generator),
-        action_box=np.stack([space.low, space.high]).astype(np.float64),
-        n_steps=limit,
-        generator=generator,
+        n=n,
+        seed=seed,
         on_step=None if on_progress is None else lambda step: on_progress(step * n),
     )
     return EpisodeDataset.from_episodes(
@@ -101,6 +93,70 @@ def build_policy_data(
         behavior="the policy, alone, with Gaussian noise, or with stretches of random actions; "
         "not the replay buffer of its training",
     )
+
+
+def disturbed_episodes(
+    task: str,
+    simulator: Simulator,
+    policy: Explorer,
+    *,
+    n: int,
+    seed: int,
+    on_step: Callable[[int], None] | None = None,
+) -> list[Episode]:
+    """``n`` episodes of the mixture, of the task's time limit."""
+    generator = np.random.default_rng(seed)
+    states = simulator.draw_starts(n, seed)
+    if (box := ANYWHERE[task]) is not None:
+        is_spread = generator.random(n) < SPREAD
+        states[is_spread] = generator.uniform(*box, (n, states.shape[1]))[is_spread]
+    space = gymnasium.make(f"forethought/{task}-v0", disable_env_checker=True).action_space
+    assert isinstance(space, gymnasium.spaces.Box), "the registered tasks have a box of actions"
+    return run_disturbed(
+        simulator,
+        policy,
+        states,
+        Disturbances.draw(n, generator),
+        action_box=np.stack([space.low, space.high]).astype(np.float64),
+        n_steps=_limit_of(task),
+        generator=generator,
+        on_step=on_step,
+    )
+
+
+def visited_states(
+    task: str, simulator: Simulator, policy: Explorer, *, n: int, seed: int
+) -> Array:
+    """(n, S) states of the simulator, from n episodes of the mixture, each at a random time."""
+    recorder = _Recorder(simulator)
+    episodes = disturbed_episodes(task, recorder, policy, n=n, seed=seed)
+    lengths = np.array([len(episode) for episode in episodes])
+    times = np.random.default_rng([seed, n]).integers(lengths)
+    return np.stack([recorder.seen[time][row] for row, time in enumerate(times)])
+
+
+class _Recorder:
+    """A simulator that keeps the states it is asked to observe: one array (n, S) a step."""
+
+    def __init__(self, simulator: Simulator) -> None:
+        self.simulator = simulator
+        self.seen: list[Array] = []
+
+    def draw_starts(self, n: int, seed: int) -> Array:
+        return self.simulator.draw_starts(n, seed)
+
+    def advance(self, states: Array, actions: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
+        return self.simulator.advance(states, actions)
+
+    def observe(self, states: Array) -> Array:
+        self.seen.append(states.copy())
+        return self.simulator.observe(states)
+
+
+def _limit_of(task: str) -> int:
+    limit = gymnasium.spec(f"forethought/{task}-v0").max_episode_steps
+    assert limit is not None, "the registered tasks have a time limit"
+    return limit
 
 
 def run_disturbed(  # noqa: PLR0913  who acts where, how disturbed, and for how long

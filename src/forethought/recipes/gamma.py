@@ -18,7 +18,15 @@ from forethought.models.gamma_gan import GammaGANConfig
 from forethought.models.gamma_matching import GammaMatchingConfig
 from forethought.registry import recipes
 
-TASKS = ("pendulum", "acrobot", "mountain-car", "reacher", "hopper")
+TASKS = (
+    "pendulum",
+    "acrobot",
+    "mountain-car",
+    "reacher",
+    "hopper",
+    "walker2d",
+    "halfcheetah",
+)
 MOST_DISCOUNT = 0.995
 
 
@@ -93,7 +101,7 @@ def linear(kind: str) -> Experiment:
 
 
 def task(name: str, kind: str) -> Experiment:
-    """A gamma-model of a trained policy in one of the thesis's tasks, or in Hopper."""
+    """A gamma-model of a trained policy in one of the thesis's tasks, or in locomotion."""
     policy = f"pretrained/sac/{name}"
     models = {
         "flow": (flow(policy), 20_000, 1e-3),

@@ -50,6 +50,11 @@ class Study:
     plot: Callable[[Mapping[str, Any]], dict[str, Figure]]
     markdown: Callable[[Mapping[str, Any]], str]
 
+    def matching(self, name: str) -> list[Part]:
+        """The part of that name, or all whose names begin with it and a hyphen."""
+        exact = [part for part in self.parts if part.name == name]
+        return exact or [part for part in self.parts if part.name.startswith(f"{name}-")]
+
 
 @dataclass(frozen=True, kw_only=True)
 class StudySettings:
@@ -77,11 +82,13 @@ def run_study(
 ) -> dict[str, Any]:
     """Compute what ``file`` does not hold yet, saving after each part; returns its content.
 
-    only: names of the parts wanted, all by default;  redo: compute them even if they are there
+    only: names of the parts wanted, or how they begin ("reacher" for "reacher-truth"), all by
+        default;  redo: compute them even if they are there
     budget_minutes: parts that are estimated to end after this long are left for later
     """
     console, result = settings.console, load_study(file, name)
-    chosen = [part for part in study.parts if not only or part.name in only]
+    wanted = {part.name for each in only for part in study.matching(each)}
+    chosen = [part for part in study.parts if not only or part.name in wanted]
     due = [part for part in chosen if redo or part.name not in result["parts"]]
     minutes = sum(part.minutes for part in due)
     console.print(f"{study.title}\n{len(due)} of {len(study.parts)} parts, about {minutes:.0f} min")

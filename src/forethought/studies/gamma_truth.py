@@ -25,9 +25,14 @@ from forethought.commands import build_data
 from forethought.config import Experiment
 from forethought.data.episodes import EpisodeDataset
 from forethought.distances import energy_distance, sliced_wasserstein
-from forethought.models.base import Explorer, require
+from forethought.models.base import Explorer, Model, require
 from forethought.models.gamma_base import GammaConfig, GammaModel
-from forethought.occupancy import ClosedFormSimulator, sample_occupancy, simulator_of
+from forethought.occupancy import (
+    ClosedFormSimulator,
+    Simulator,
+    sample_occupancy,
+    simulator_of,
+)
 from forethought.registry import recipes
 from forethought.studies.base import StudySettings
 from forethought.training import time_steps, train_experiment
@@ -43,7 +48,7 @@ SHOWN = {"pendulum": [2.5, 1.0], "acrobot": [0.0, 0.0, 0.0, 0.0]}
 class Questions:
     """Where predictions start: states (B, S), observations (B, O), actions (B, A)."""
 
-    simulator: ClosedFormSimulator
+    simulator: Simulator
     policy: Explorer
     states: NDArray[np.float64]
     observation: Tensor
@@ -93,7 +98,7 @@ def pose_questions(settings: StudySettings, task: str) -> Questions:
 
 
 def pose(
-    simulator: ClosedFormSimulator, policy: Explorer, states: NDArray[np.float64], seed: int
+    simulator: Simulator, policy: Explorer, states: NDArray[np.float64], seed: int
 ) -> Questions:
     """Questions from ``states`` (B, S), with one action of the policy in each."""
     observation = torch.from_numpy(simulator.observe(states)).float()
@@ -136,28 +141,30 @@ def trained_model(
     key: folder in ``settings.runs``, and in ``settings.pretrained / "gamma"`` if it is shipped
     Returns the model and what its training cost.
     """
+    base = recipes[recipe]()
+    assert isinstance(base.model, GammaConfig), "the recipes of these studies are gamma-models"
+    changed = replace(base.model, **(model or {}))
+    experiment = replace(base, model=changed, train=replace(base.train, **(train or {})))
+    found, training = trained(settings, experiment, key=key, core_seconds=core_seconds)
+    assert isinstance(found, GammaModel), "its settings are a gamma-model's"
+    return found, training
+
+
+def trained(
+    settings: StudySettings, experiment: Experiment, *, key: str, core_seconds: float
+) -> tuple[Model, dict[str, Any]]:
+    """The experiment's model, trained for about ``core_seconds`` unless it is there; as above."""
     shipped = find_checkpoint(settings.pretrained / "gamma" / key)
     folder = shipped if (shipped / "training.json").exists() else settings.runs / f"gamma-{key}"
     if not (folder / "training.json").exists():
-        _train(settings, recipe, folder, core_seconds, model or {}, train or {})
-    loaded = load_model(folder)
-    assert isinstance(loaded, GammaModel), "the recipes of this study are gamma-models"
-    return loaded, json.loads((folder / "training.json").read_text())
+        _train(settings, experiment, folder, core_seconds)
+    return load_model(folder), json.loads((folder / "training.json").read_text())
 
 
-def _train(  # noqa: PLR0913  what to train, where, for how long
-    settings: StudySettings,
-    recipe: str,
-    folder: Path,
-    core_seconds: float,
-    model: Mapping[str, Any],
-    train: Mapping[str, Any],
+def _train(
+    settings: StudySettings, experiment: Experiment, folder: Path, core_seconds: float
 ) -> None:
     """Train for a time: the number of steps, which the schedule must know, is measured first."""
-    base = recipes[recipe]()
-    assert isinstance(base.model, GammaConfig), "the recipes of these studies are gamma-models"
-    changed = replace(base.model, **model)
-    experiment = replace(base, model=changed, train=replace(base.train, **train))
     dataset = open_dataset(settings, experiment.dataset)
     plan = folder / "plan.json"
     if not plan.exists():
@@ -165,10 +172,11 @@ def _train(  # noqa: PLR0913  what to train, where, for how long
         steps = max(10, round(core_seconds / cost))
         folder.mkdir(parents=True, exist_ok=True)
         write_json(plan, {"steps": steps, "step_seconds": round(cost, 5)})
-    planned = json.loads(plan.read_text())
-    grown = replace(changed, burn_in=round(BURN_IN * planned["steps"]))
-    trained = replace(experiment.train, steps=planned["steps"])
-    experiment = replace(experiment, model=grown, train=trained)
+    steps = json.loads(plan.read_text())["steps"]
+    experiment = replace(experiment, train=replace(experiment.train, steps=steps))
+    if isinstance(experiment.model, GammaConfig):
+        grown = replace(experiment.model, burn_in=round(BURN_IN * steps))
+        experiment = replace(experiment, model=grown)
     began, resume = time.process_time(), (folder / WEIGHTS).exists()
     train_experiment(experiment, dataset, folder, resume=resume)
     spent = round(time.process_time() - began, 1)
