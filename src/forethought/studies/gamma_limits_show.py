@@ -65,9 +65,11 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float,
     """Ratio of the means over the same questions, with a 95 % interval over resampled questions."""
     pairs = np.array([ours, theirs], dtype=np.float64)
     rows = np.random.default_rng(0).integers(pairs.shape[1], size=(RESAMPLES, pairs.shape[1]))
-    above, below = pairs[:, rows].mean(axis=-1)
-    low, high = np.quantile(above / below, [0.025, 0.975])
-    return float(pairs[0].mean() / pairs[1].mean()), float(low), float(high)
+    with np.errstate(divide="ignore", invalid="ignore"):  # a model without error: infinite
+        above, below = pairs[:, rows].mean(axis=-1)
+        # "lower", for between infinities nothing can be interpolated
+        low, high = np.quantile(above / below, [0.025, 0.975], method="lower")
+        return float(pairs[0].mean() / pairs[1].mean()), float(low), float(high)
 
 
 def plot(parts: Parts) -> dict[str, Figure]:
