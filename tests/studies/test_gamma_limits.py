@@ -47,9 +47,9 @@ def test_names_of_tasks_stand_for_their_parts():
 
 
 def test_parts_are_computed_and_shown(tmp_path, monkeypatch):
-    for name, value in (("DRAWS", 10), ("VALUE_DRAWS", 20), ("QUESTIONS", 3)):
+    few = {"DRAWS": 6, "VALUE_DRAWS": 12, "QUESTIONS": 3, "CORE_SECONDS": 0.001}
+    for name, value in {**few, "DISCOUNTS": (0.5, 0.99)}.items():
         monkeypatch.setattr(gamma_limits, name, value)
-    monkeypatch.setattr(gamma_limits, "CORE_SECONDS", 0.001)
     study = studies["gamma-limits"]()
     settings = StudySettings(runs=tmp_path, data=tmp_path, console=Console(file=StringIO()))
     monkeypatch.setattr(

@@ -24,7 +24,9 @@ LIMITS, ASKED = (0.99, 0.995), 0.5  # discounts that are judged, and the ratio a
 OURS, THEIRS = ("td2", "td2-all"), ("flow", "flow-regression", "gan")
 BY_DIMENSION = 0.99
 RESAMPLES = 2_000
-LEGEND: dict[str, Any] = {"loc": "outside lower center", "ncols": 4, "frameon": False}
+LEAST = 0.005  # an unbiased estimate of a floor can be 0, which has no logarithm
+FLOOR: dict[str, Any] = {"color": INK, "lw": 1.3, "label": f"two simulations, at least {LEAST:g}"}
+LEGEND: dict[str, Any] = {"loc": "outside lower center", "frameon": False}
 
 Parts = Mapping[str, Any]
 Row = Mapping[str, Any]
@@ -63,9 +65,11 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float,
     """Ratio of the means over the same questions, with a 95 % interval over resampled questions."""
     pairs = np.array([ours, theirs], dtype=np.float64)
     rows = np.random.default_rng(0).integers(pairs.shape[1], size=(RESAMPLES, pairs.shape[1]))
-    above, below = pairs[:, rows].mean(axis=-1)
-    low, high = np.quantile(above / below, [0.025, 0.975])
-    return float(pairs[0].mean() / pairs[1].mean()), float(low), float(high)
+    with np.errstate(divide="ignore", invalid="ignore"):  # a model without error: infinite
+        above, below = pairs[:, rows].mean(axis=-1)
+        # "lower", for between infinities nothing can be interpolated
+        low, high = np.quantile(above / below, [0.025, 0.975], method="lower")
+        return float(pairs[0].mean() / pairs[1].mean()), float(low), float(high)
 
 
 def plot(parts: Parts) -> dict[str, Figure]:
@@ -81,14 +85,14 @@ def plot(parts: Parts) -> dict[str, Figure]:
 
 
 def _figure_distances(parts: Parts, tasks: list[str]) -> Figure:
-    figure = Figure(figsize=(3.9 * len(tasks) + 1, 4.2), dpi=150, layout="constrained")
+    figure = Figure(figsize=(max(6.0, 3.9 * len(tasks) + 1), 4.6), dpi=150, layout="constrained")
     axes = figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
     for axis, task in zip(axes, tasks, strict=True):
         true = parts[f"{task}-truth"]
         _draw_kinds(axis, parts, task, lambda row: mean_and_interval(energies(row)))
-        floors = [row["floor"]["energy"] for row in true["rows"]]
+        floors = [max(LEAST, row["floor"]["energy"]) for row in true["rows"]]
         horizons = [_horizon(row["discount"]) for row in true["rows"]]
-        axis.plot(horizons, floors, ":", color=INK, lw=1.3, label="two simulations (floor)")
+        axis.plot(horizons, floors, ":", **FLOOR)
         _title(axis, task, true)
     axes[0].set(ylabel="energy distance, standard deviations", yscale="log")
     _finish(figure, axes)
@@ -97,7 +101,7 @@ def _figure_distances(parts: Parts, tasks: list[str]) -> Figure:
 
 def _figure_values(parts: Parts, tasks: list[str]) -> Figure:
     names = ("task", "unseen")
-    figure = Figure(figsize=(3.9 * len(tasks) + 1, 7.2), dpi=150, layout="constrained")
+    figure = Figure(figsize=(max(6.0, 3.9 * len(tasks) + 1), 7.2), dpi=150, layout="constrained")
     axes = figure.subplots(len(names), len(tasks), squeeze=False, sharex="col")
     for line, name in zip(axes, names, strict=True):
         for axis, task in zip(line, tasks, strict=True):
@@ -134,14 +138,14 @@ def _figure_dimensions(parts: Parts, tasks: list[str]) -> Figure:
             points += [(dim, *mean_and_interval(energies(row))) for row in rows]
         _line(axis, points, label, color)
     floors = [true_row(parts, task, BY_DIMENSION)["floor"]["energy"] for task in tasks]
-    axis.plot(dims, floors, ":", color=INK, lw=1.3, label="two simulations (floor)")
+    axis.plot(dims, np.maximum(LEAST, floors), ":", marker=".", **FLOOR)
     labels = [f"{dim}\n{task}" for task, dim in zip(tasks, dims, strict=True)]
     axis.set_xticks(dims, labels)
     axis.set(yscale="log", xlabel="dimensions of the observation")
     axis.set_ylabel("energy distance, standard deviations")
     axis.set_title(f"discount {BY_DIMENSION:g}", loc="left", fontsize=10)
     axis.spines[["top", "right"]].set_visible(False)
-    figure.legend(*axis.get_legend_handles_labels(), **{**LEGEND, "ncols": 2})
+    figure.legend(*axis.get_legend_handles_labels(), ncols=2, **LEGEND)
     return figure
 
 
@@ -184,7 +188,8 @@ def _finish(figure: Figure, axes: Sequence[Axes], below: int = 0) -> None:
     for axis in axes:  # a kind may be missing in some panels
         handles, labels = axis.get_legend_handles_labels()
         known |= dict(zip(labels, handles, strict=True))
-    figure.legend(list(known.values()), list(known), **LEGEND)
+    columns = max(2, int(figure.get_figwidth() / 2.6))
+    figure.legend(list(known.values()), list(known), ncols=columns, **LEGEND)
 
 
 def _horizon(discount: float) -> float:
