@@ -117,7 +117,7 @@ def _figure_values(parts: Parts, tasks: list[str]) -> Figure:
             axis.set_yscale("log")
             _title(axis, task, true, f"{true['rewards'][name]}")
         line[0].set_ylabel("value error x (1 - discount)")
-    _finish(figure, axes.ravel(), below=len(names) * len(tasks) - len(tasks))
+    _finish(figure, axes.ravel().tolist(), below=len(names) * len(tasks) - len(tasks))
     return figure
 
 
