@@ -158,9 +158,8 @@ def estimate_value(states: Tensor, reward: Reward, *, discount: float, target: f
     Rewards are of the state arrived in: the value of (s, a) starts with r of the next state.
     """
     weights = rollout_weights(discount, target, len(states))
-    weights = (weights / weights.sum()).to(states)
     per_step = reward(states).mean(dim=-1)  # (n_steps, batch)
-    return weights @ per_step / (1 - target)
+    return (weights / weights.sum()).to(per_step) @ per_step / (1 - target)
 
 
 def expand_value(
