@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from forethought.config import ModelConfig, TrainConfig
 from forethought.data.episodes import EpisodeDataset
 from forethought.models.diffuser import DiffuserConfig
 from forethought.models.gamma_base import GammaConfig
@@ -92,12 +93,16 @@ def corridor() -> EpisodeDataset:
 
 def loss_after_20_steps(name: str) -> float:
     experiment = recipes[name]()
-    train = replace(experiment.train, batch_size=4, warmup_steps=5, precision="fp32")
+    return loss_of(experiment.model, experiment.train)
+
+
+@cache  # recipes that differ in their data alone are run once
+def loss_of(model_config: ModelConfig, train: TrainConfig) -> float:
+    train = replace(train, batch_size=4, warmup_steps=5, precision="fp32")
     torch.manual_seed(0)
-    model = experiment.model.build(corridor().spaces)
+    model = model_config.build(corridor().spaces)
     model.fit_statistics(corridor())
     run = TrainingRun(model, train)
-    model_config = experiment.model
     if isinstance(model_config, DiffuserConfig):
         model_config = replace(model_config, cut="none")
     if isinstance(model_config, GammaConfig):  # the data's own actions: its policy has other sizes
