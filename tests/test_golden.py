@@ -77,6 +77,17 @@ LOSSES = {
     "sac/reacher": -1.107196,
     "sac/walker2d": -0.331631,
 }
+LOCOMOTION = [
+    (f"{task}-{quality}", quality == "expert")
+    for task in ("hopper", "walker2d", "halfcheetah")
+    for quality in ("medium", "medium-replay", "medium-expert", "expert")
+]
+for data, is_expert in LOCOMOTION:
+    LOSSES |= {f"bc/{data}": 0.619795, f"iql/{data}": 0.603830}
+    LOSSES[f"transformer/{data}"] = 4.553702 if is_expert else 4.507019
+    LOSSES[f"transformer/{data}-uniform"] = 4.528462 if is_expert else 4.466260
+    LOSSES[f"transformer/{data}-flat"] = 4.604448 if is_expert else 4.496786
+    LOSSES[f"transformer/{data}-flat-uniform"] = 4.552457 if is_expert else 4.450527
 
 
 @cache

@@ -105,7 +105,8 @@ class IQL(Model, Actor):
         self.action_normalizer.fit(dataset.actions_taken)
         if self.reward_scale is not None:
             returns = np.add.reduceat(dataset.rewards, dataset.starts[:-1], dtype=np.float64)
-            self.reward_scale.fill_(RETURN_RANGE / max(float(np.ptp(returns)), 1e-6))
+            spread = float(np.ptp(returns))
+            self.reward_scale.fill_(RETURN_RANGE / spread if spread else 1.0)
 
     def encode(self, observation: Tensor, goal: Tensor | None) -> Tensor:
         """z (batch, features), laid out [observation, goal dimensions]."""

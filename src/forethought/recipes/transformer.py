@@ -79,7 +79,9 @@ def thesis_training(steps: int, seed: int = 0) -> TrainConfig:
     )
 
 
-RECEDING = ControlConfig(controller="follow_actions", replan_every=1, goal_time="receding")
+RECEDING = ControlConfig(
+    controller="follow_actions", replan_every=1, goal_time="receding", together=True
+)
 _SMALL: dict[str, Any] = {"width": 96, "depth": 3, "heads": 4, "reconstruct": "mean"}
 _OFFLINE: dict[str, Any] = {
     "return_token": "without_reward",

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from forethought.checkpoint import CONFIG, WEIGHTS, load_config, load_model
 from forethought.config import Experiment, PlannerConfig
-from forethought.data.episodes import EpisodeDataset
+from forethought.data.episodes import Episode, EpisodeDataset
 from forethought.datasets.locomotion import behavior_score
 from forethought.evaluation import checkpoint_protocol, make_policy, plan_times
 from forethought.models.token_model import TokenTrajectoryModel
@@ -31,9 +32,11 @@ from forethought.studies.base import StudySettings
 from forethought.studies.iql_rows import open_dataset, train_with_curve
 from forethought.studies.rows import row_of
 from forethought.training import time_steps, train_experiment
+from forethought.types import Trajectory
 
 EPISODES = 15
 TIMED_STEPS = 5
+ALONE = 5  # plans timed for one environment
 MARKS = 5  # points of a learner's curve
 
 
@@ -165,8 +168,29 @@ def _score(
     if isinstance(policy, PlanningPolicy):
         result.protocol.update(plan_times(policy))
         result.protocol["network_calls"] = round(float(np.mean(policy.plan_calls)), 1)
+        result.protocol["alone_ms"] = _plan_alone_ms(policy, result.paths[0])
     lengths = [record["steps"] for record in result.episodes]
     return row_of(label, result, lengths=lengths)
+
+
+def _plan_alone_ms(policy: PlanningPolicy, episode: Episode) -> dict[str, float]:
+    """Median time of a plan for one environment, full history: by the wall and on a core."""
+    past = min(policy.planner.context, len(episode) - 1)
+    history = Trajectory(
+        observations=torch.from_numpy(episode.observations[None, :past]),
+        actions=torch.from_numpy(episode.actions[None, :past]),
+        times=torch.arange(-past, 0),
+        rewards=torch.from_numpy(episode.rewards[None, :past]),
+    )
+    observation = torch.from_numpy(episode.observations[None, past])
+    times = []
+    for seed in range(ALONE):
+        began = time.perf_counter(), time.process_time()
+        generator = [torch.Generator().manual_seed(seed)]
+        policy.planner.plan(observation, history=history if past else None, generator=generator)
+        times.append((time.perf_counter() - began[0], time.process_time() - began[1]))
+    wall, core = 1e3 * np.median(np.array(times), axis=0)
+    return {"wall": round(float(wall), 1), "core": round(float(core), 1)}
 
 
 def _training_facts(

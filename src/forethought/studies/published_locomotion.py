@@ -16,8 +16,9 @@ IMITATION = {"hopper": 104.0, "walker2d": 109.0}
 
 
 def _row(name: str, *scores: Score | float, source: str = TABLE, plans: bool = False) -> Published:
-    pairs = [score if isinstance(score, tuple) else (score, None) for score in scores]
-    by_set = dict(zip(SETS, pairs, strict=True))
+    by_set: dict[str, Score] = {}
+    for data, score in zip(SETS, scores, strict=True):
+        by_set[data] = score if isinstance(score, tuple) else (score, None)
     return Published(name=name, source=source, scores=by_set, plans=plans)
 
 

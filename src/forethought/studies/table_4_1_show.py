@@ -132,7 +132,12 @@ def protocol_lines(rows: Sequence[tuple[str, str, Row]]) -> list[str]:
         line(label, where, str(row["n"]), search_text(row), _training_text(row), _cost_text(row))
         for label, where, row in rows
     ]
-    tail = ["", "One training run a row; the intervals are over episodes, not training seeds."]
+    tail = [
+        "",
+        "One training run a row; the intervals are over episodes, not training seeds. Plans: "
+        "median wall time for each environment when all are planned for in one batch (side by "
+        "side), and core time of a plan for one (alone).",
+    ]
     return [*head, *body, *tail]
 
 
@@ -144,9 +149,12 @@ def search_text(row: Row) -> str:
     text = f"{planner['search']} search, beam {planner['beam']}, horizon {planner['horizon']}"
     if planner["search"] == "reward":
         text += f", {planner['reward']['expand']} expansions"
-    milliseconds = row["protocol"].get("plan_ms", {}).get("median")
     text += f", context {planner['context']}, a plan every step"
-    return text + (f", {milliseconds:.0f} ms each (median)" if milliseconds else "")
+    for key, how in (("plan_ms", "side by side"), ("alone_ms", "alone")):
+        times = row["protocol"].get(key, {})
+        milliseconds = times.get("median", times.get("core"))
+        text += f", {milliseconds:.0f} ms {how}" if milliseconds else ""
+    return text
 
 
 def _training_text(row: Row) -> str:
