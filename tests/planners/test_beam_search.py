@@ -400,9 +400,10 @@ def test_policy_gives_the_latest_transitions_and_known_rewards_as_history(config
 
 
 @both
-def test_environments_planned_for_together_act_as_each_alone(config, dataset):
+@pytest.mark.parametrize("horizon", [1, 2])
+def test_environments_planned_for_together_act_as_each_alone(config, dataset, horizon):
     model = built(config, dataset)
-    planner = BeamPlanner(model, BeamPlannerConfig(horizon=2, context=2, beam=4))
+    planner = BeamPlanner(model, BeamPlannerConfig(horizon=horizon, context=2, beam=4))
     generator = torch.Generator().manual_seed(0)
     observations = torch.randn(4, 3, 3, generator=generator, dtype=torch.float64)
     acted = {}

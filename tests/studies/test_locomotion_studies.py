@@ -133,7 +133,7 @@ IMITATION = {
 PARTS = {"table-4-1": TABLE, "imitation": IMITATION}
 TOLD = {
     "table-4-1": [
-        "quantile (ours) | 40.0 [38.3, 41.7] | – | – | – |",
+        "quantile (ours) | 40.0 [38.2, 41.8] | – | – | – |",
         "quantile (ours) | 50.0 [37.6, 62.4] (3 episodes)",
         "*Trajectory Transformer, quantile, published (thesis Table 4.1)* | 61.1 ± 3.6 | 91.5 ± 3.6"
         " | 110.0 ± 2.7 | 87.5 |",
@@ -145,7 +145,7 @@ TOLD = {
         "| Medium | 200,000 | 400 |",
     ],
     "imitation": [
-        "| 80.0 [78.3, 81.7] | – |",
+        "| 80.0 [78.2, 81.8] | – |",
         "125 % of the behavior policy's mean return",
         "+20.0 [20.0, 20.0]",
         "published (thesis Section 4.4)* | 104 | 109 |",
