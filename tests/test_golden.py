@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from forethought.config import ModelConfig, TrainConfig
 from forethought.data.episodes import EpisodeDataset
 from forethought.models.diffuser import DiffuserConfig
 from forethought.models.gamma_base import GammaConfig
@@ -85,6 +86,17 @@ LOSSES = {
     "sac/reacher": -1.107196,
     "sac/walker2d": -0.331631,
 }
+LOCOMOTION = [
+    (f"{task}-{quality}", quality == "expert")
+    for task in ("hopper", "walker2d", "halfcheetah")
+    for quality in ("medium", "medium-replay", "medium-expert", "expert")
+]
+for data, is_expert in LOCOMOTION:
+    LOSSES |= {f"bc/{data}": 0.619795, f"iql/{data}": 0.603830}
+    LOSSES[f"transformer/{data}"] = 4.553702 if is_expert else 4.507019
+    LOSSES[f"transformer/{data}-uniform"] = 4.528462 if is_expert else 4.466260
+    LOSSES[f"transformer/{data}-flat"] = 4.604448 if is_expert else 4.496786
+    LOSSES[f"transformer/{data}-flat-uniform"] = 4.552457 if is_expert else 4.450527
 
 
 @cache
@@ -101,12 +113,16 @@ def corridor() -> EpisodeDataset:
 
 def loss_after_20_steps(name: str) -> float:
     experiment = recipes[name]()
-    train = replace(experiment.train, batch_size=4, warmup_steps=5, precision="fp32")
+    return loss_of(experiment.model, experiment.train)
+
+
+@cache  # recipes that differ in their data alone are run once
+def loss_of(model_config: ModelConfig, train: TrainConfig) -> float:
+    train = replace(train, batch_size=4, warmup_steps=5, precision="fp32")
     torch.manual_seed(0)
-    model = experiment.model.build(corridor().spaces)
+    model = model_config.build(corridor().spaces)
     model.fit_statistics(corridor())
     run = TrainingRun(model, train)
-    model_config = experiment.model
     if isinstance(model_config, DiffuserConfig):
         model_config = replace(model_config, cut="none")
     if isinstance(model_config, GammaConfig):  # the data's own actions: its policy has other sizes

@@ -40,6 +40,7 @@ LAYERS = {
     "distillation": 7,
     "failures": 6,
     "online": 7,
+    "snapshots": 7,
     "progress": 7,
     "references": 7,
     "prediction_tables": 8,

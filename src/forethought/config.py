@@ -165,6 +165,9 @@ class ControlConfig:
     settled_within: tuple[float, ...] = ()
     """keep the plan while the observation's first dimensions are this close to its last row
     (environment units, one number each; empty = always plan when due)"""
+    together: bool = False
+    """plan for all environments that are due in one batch, which is faster for small networks; not
+    with goal_time fixed"""
     pursuit: PursuitConfig = PursuitConfig()
 
 

@@ -70,6 +70,7 @@ def make_policy(
         replan_every=control.replan_every,
         goal_time=control.goal_time,
         settled_within=control.settled_within,
+        together=control.together,
     )
 
 

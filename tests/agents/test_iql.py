@@ -248,3 +248,29 @@ def test_checkpoint_is_evaluated_beside_the_behavior_controller(tmp_path):
     assert data["protocol"]["controller"] == "the model's own actions"
     names = [row["name"].partition(" ")[0] for row in data["references"]]
     assert names == ["ceiling:", "behavior"]
+
+
+def test_returns_are_scaled_to_a_range_of_a_thousand_and_only_if_asked_for():
+    rng = np.random.default_rng(0)
+    rewards = [np.full(4, 1.0, np.float32), np.full(2, 5.0, np.float32)]  # returns 4 and 10
+    dataset = EpisodeDataset.from_episodes(
+        [
+            Episode(
+                rng.normal(size=(len(r) + 1, 3)).astype(np.float32),
+                rng.normal(size=(len(r), 1)).astype(np.float32),
+                r,
+            )
+            for r in rewards
+        ]
+    )
+    agents = [IQLConfig(scale_returns=scaled).build(dataset.spaces) for scaled in (False, True)]
+    for agent in agents:
+        agent.fit_statistics(dataset)
+    plain, scaled = agents
+    assert "reward_scale" not in plain.state_dict()
+    assert scaled.state_dict()["reward_scale"] == pytest.approx(1000 / 6)
+    weights = {k: v for k, v in scaled.state_dict().items() if k != "reward_scale"}
+    plain.load_state_dict(weights)
+    batch = IQLConfig().view(dataset)[np.arange(6)]
+    larger = replace(batch, reward=batch.reward * (1000 / 6))
+    torch.testing.assert_close(scaled.loss(batch)[0], plain.loss(larger)[0])

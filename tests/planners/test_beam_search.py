@@ -397,3 +397,28 @@ def test_policy_gives_the_latest_transitions_and_known_rewards_as_history(config
             assert last.rewards.tolist() == [[1.0, 2.0]]
         else:
             assert last.rewards is None
+
+
+@both
+@pytest.mark.parametrize("horizon", [1, 2])
+def test_environments_planned_for_together_act_as_each_alone(config, dataset, horizon):
+    model = built(config, dataset)
+    planner = BeamPlanner(model, BeamPlannerConfig(horizon=horizon, context=2, beam=4))
+    generator = torch.Generator().manual_seed(0)
+    observations = torch.randn(4, 3, 3, generator=generator, dtype=torch.float64)
+    acted = {}
+    for together in (False, True):
+        policy = PlanningPolicy(
+            planner, FollowActions(2), replan_every=1, goal_time="receding", together=together
+        )
+        policy.reset(3, seeds=[3, 4, 5])
+        steps = []
+        for step, observation in enumerate(observations):
+            rows = torch.tensor([0, 1, 2] if step < 2 else [0, 2])  # one episode ends
+            steps.append(policy(observation[rows], rows=rows))
+            policy.observe_rewards(observation[rows, 0], rows)
+        acted[together] = torch.cat(steps)
+        assert len(policy.plan_seconds) == 10 and policy.first_plans[1] is not None
+    torch.testing.assert_close(acted[True], acted[False], rtol=1e-9, atol=1e-9)
+    with pytest.raises(ValueError, match="cannot keep an arrival time each"):
+        PlanningPolicy(planner, FollowActions(2), replan_every=1, together=True)

@@ -17,6 +17,7 @@ from __future__ import annotations
 from copy import deepcopy
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -31,6 +32,7 @@ from forethought.registry import models
 from forethought.types import Spaces, Transitions
 
 LOG_STD_RANGE = (-5.0, 2.0)  # of the policy, as in the authors' code
+RETURN_RANGE = 1_000.0  # of episode returns, where rewards are scaled
 
 
 @models.register("iql")
@@ -54,6 +56,9 @@ class IQLConfig(ModelConfig):
     """dimensions of the observation that make a goal; () = one task, the data's own reward"""
     goal_radius: float = 0.5
     """environment units, over ``goal_dims``"""
+    scale_returns: bool = False
+    """divide rewards by a thousandth of the range of the data's episode returns, as the authors do
+    in locomotion"""
 
     def __post_init__(self) -> None:
         for name in ("discount", "expectile", "target_rate"):
@@ -80,6 +85,8 @@ class IQL(Model, Actor):
     Differs from the paper: all three are updated from the values before the step, not in turn.
     """
 
+    reward_scale: Tensor | None
+
     def __init__(self, config: IQLConfig, spaces: Spaces) -> None:
         super().__init__(spaces)
         self.config = config
@@ -91,10 +98,15 @@ class IQL(Model, Actor):
         self.target_critics = deepcopy(self.critics).requires_grad_(False)
         self.policy = mlp([inputs, *hidden, spaces.action_dim], nn.ReLU)
         self.log_std = nn.Parameter(torch.zeros(spaces.action_dim))
+        self.register_buffer("reward_scale", torch.ones(()) if config.scale_returns else None)
 
     def fit_statistics(self, dataset: EpisodeDataset) -> None:
         self.observation_normalizer.fit(dataset.observations)
         self.action_normalizer.fit(dataset.actions_taken)
+        if self.reward_scale is not None:
+            returns = np.add.reduceat(dataset.rewards, dataset.starts[:-1], dtype=np.float64)
+            spread = float(np.ptp(returns))
+            self.reward_scale.fill_(RETURN_RANGE / spread if spread else 1.0)
 
     def encode(self, observation: Tensor, goal: Tensor | None) -> Tensor:
         """z (batch, features), laid out [observation, goal dimensions]."""
@@ -121,7 +133,10 @@ class IQL(Model, Actor):
             target = self.target_critics(z_both)[..., 0].amin(dim=0)  # (B,)
             z_next = self.encode(batch.next_observation, batch.goal)
             next_value = self.value(z_next)[:, 0]
-            backup = batch.reward + config.discount * ~batch.terminated * next_value
+            reward = batch.reward
+            if self.reward_scale is not None:
+                reward = reward * self.reward_scale
+            backup = reward + config.discount * ~batch.terminated * next_value
 
         value = self.value(z)[:, 0]
         advantage = target - value  # Eq. 5

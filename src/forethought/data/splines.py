@@ -62,13 +62,13 @@ def _interpolate_at(points: Tensor, times: Tensor) -> Tensor:
 
 
 def stride_of(trajectory: Trajectory) -> int:
-    """Environment steps from one row to the next; ValueError if that varies."""
+    """Environment steps from one row to the next, 1 for a single row; ValueError if that varies."""
     if not is_uniform(trajectory.times):
         raise ValueError(
             "this needs plans with equally spaced rows, and this plan's are at the steps "
             f"{trajectory.times[:4].tolist()}...: use a model with model.growth 0"
         )
-    return int(trajectory.times[1] - trajectory.times[0])
+    return int(trajectory.times[1] - trajectory.times[0]) if trajectory.horizon > 1 else 1
 
 
 def steps_per_row(trajectory: Trajectory) -> float:

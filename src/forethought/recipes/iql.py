@@ -1,4 +1,4 @@
-"""IQL in the mazes: the model-free rows of thesis Table 5.1 (Section C.1).
+"""IQL and behavior cloning: the model-free rows of thesis Tables 5.1 (Section C.1) and 4.1.
 
 ``iql/maze-*``: one task, the data's reward at the maze's evaluation target (Maze2D).
 ``iql/multi-*``: the same networks given a goal, with geometric hindsight goals (Multi2D).
@@ -6,9 +6,16 @@ Networks and step sizes are the paper's. Batches are half as large as the paper'
 gives 1.6 times the updates, and values travel by updates. Weights are averaged, which stands for
 the paper's decay of the policy's step size: snapshots of a run then compare. Expectile and
 temperature are from the thesis's grid, chosen on U-Maze (``forethought study table-5-1``).
+
+``iql/{hopper,walker2d,halfcheetah}-QUALITY``: the paper's settings for locomotion, expectile 0.7,
+temperature 3, batches of 256, rewards scaled by the range of returns; 50,000 updates instead of a
+million. ``bc/TASK-QUALITY``: the same with a temperature of 0, whose policy is the likeliest
+Gaussian one given the data (its critics learn beside it, unused).
 """
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from forethought.agents.iql import IQLConfig
 from forethought.config import Experiment, TrainConfig
@@ -16,6 +23,9 @@ from forethought.planners.reactive import ReactiveConfig
 from forethought.registry import recipes
 
 LAYOUTS = ("umaze", "medium", "large")
+TASKS = ("hopper", "walker2d", "halfcheetah")
+QUALITIES = ("medium", "medium-replay", "medium-expert", "expert")
+BC_STEPS, IQL_STEPS = 15_000, 50_000
 
 
 def iql_experiment(task: str, layout: str) -> Experiment:
@@ -42,6 +52,27 @@ def iql_experiment(task: str, layout: str) -> Experiment:
     )
 
 
+def locomotion(task: str, quality: str, *, clone: bool = False) -> Experiment:
+    """IQL, or behavior cloning, on one of the data sets of ``datasets/locomotion.py``."""
+    experiment = iql_experiment("maze", "umaze")
+    return replace(
+        experiment,
+        name=f"{'bc' if clone else 'iql'}/{task}-{quality}",
+        dataset=f"{task}-{quality}",
+        env=f"forethought/{task}-v0",
+        model=IQLConfig(expectile=0.7, temperature=0.0 if clone else 3.0, scale_returns=True),
+        train=replace(experiment.train, steps=BC_STEPS if clone else IQL_STEPS, batch_size=256),
+    )
+
+
+for _task in TASKS:
+    for _quality in QUALITIES:
+        recipes.register(f"iql/{_task}-{_quality}")(
+            lambda names=(_task, _quality): locomotion(*names)
+        )
+        recipes.register(f"bc/{_task}-{_quality}")(
+            lambda names=(_task, _quality): locomotion(*names, clone=True)
+        )
 for _task in ("maze", "multi"):
     for _layout in LAYOUTS:
         recipes.register(f"iql/{_task}-{_layout}")(
