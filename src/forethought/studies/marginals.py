@@ -204,10 +204,13 @@ def histogram(states: Tensor, bins: Tokenizer) -> Tensor:
     return found / found.sum(dim=-1, keepdim=True).clamp(min=1)
 
 
-def log_likelihood(densities: Tensor, bins: Tokenizer) -> np.ndarray:
-    """(N, T) nats: sums over dimensions of log densities (N, T, O), floored; NaN where unknown."""
-    floor = FLOOR / (bins.edges[:, -1] - bins.edges[:, 0]).double()
-    return torch.maximum(densities.double(), floor).log().sum(dim=-1).numpy()
+def log_likelihood(densities: Tensor, bins: Tokenizer, *, floor: float = FLOOR) -> np.ndarray:
+    """(N, T) nats: sums over dimensions of log densities (N, T, O); NaN where there is no state.
+
+    floor: least density, as a share of the uniform one over the bins
+    """
+    least = floor / (bins.edges[:, -1] - bins.edges[:, 0]).double()
+    return torch.maximum(densities.double(), least).log().sum(dim=-1).numpy()
 
 
 def _inside(density: Tensor, states: Tensor, bins: Tokenizer) -> Tensor:
