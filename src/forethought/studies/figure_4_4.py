@@ -111,7 +111,7 @@ def _map_of(
     best = max(shares, key=lambda row: row[kind])
     table = mean[best["layer"] - 1, best["head"] - 1]
     rows = DRAWN_ROWS * model.tokens.columns
-    kept = np.round(SCALE * table[-rows:, -rows:]).astype(int)
+    kept = np.round(SCALE * table[-rows:, 1 - rows :]).astype(int)  # the last is never attended to
     return {"layer": best["layer"], "head": best["head"], "thousandths": kept.tolist()}
 
 
@@ -126,16 +126,15 @@ def _draw(task: str, part: Mapping[str, Any]) -> Figure:
     columns, start = part["columns"], part["action_start"]
     for axis, (kind, each) in zip(axes, part["maps"].items(), strict=True):
         table = np.array(each["thousandths"]) / SCALE
-        # a key at the same place as the query is one token to the right: the last is unseen
         axis.imshow(np.sqrt(table), cmap="Blues", vmin=0, interpolation="nearest", aspect="equal")
         rows = len(table) // columns
         for row in range(rows):
             for at, color in ((row * columns, INK), (row * columns + start, MUTED)):
                 axis.axhline(at - 0.5, color=color, lw=0.4)
-                axis.axvline(at + 0.5, color=color, lw=0.4)
+                axis.axvline(at - 0.5, color=color, lw=0.4)
         places = [row * columns + columns / 2 - 0.5 for row in range(rows)]
         names = [f"t{row - rows + 1:+d}" if row < rows - 1 else "t" for row in range(rows)]
-        axis.set_xticks([place + 1 for place in places], names)
+        axis.set_xticks(places, names)
         axis.set_yticks(places, names)
         axis.set(xlabel="attends to", ylabel="prediction of")
         title = f"{task}: most {'Markov' if kind == 'markov' else 'striped'}"
