@@ -1,7 +1,7 @@
 """Figure 4.5: what kinds of methods average over the data sets of Table 4.1.
 
-The thesis averages nine data sets; the study ``table-4-1`` has Hopper's three, so its averages stand
-in a panel of their own. The part here reads that study's result file; run it first.
+The thesis averages nine data sets; the study ``table-4-1`` has Hopper's three, so its averages
+stand in a panel of their own. The part here reads that study's result file; run it first.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from matplotlib.patches import Patch
 
 from forethought.figures import INK, MUTED
 from forethought.registry import studies
-from forethought.studies.base import Part, Study, StudySettings, load_study
+from forethought.studies.base import Part, Study, load_study
 
 TABLE = Path("results/table-4-1.json")
 SETS = ("hopper-medium", "hopper-medium-replay", "hopper-medium-expert")
