@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from forethought.data.tokenizers import Tokenizer
 from forethought.envs.skeleton import Skeleton
 from forethought.occupancy import simulator_of
 from forethought.studies import figure_4_2, figure_4_3, figure_4_4
-from forethought.studies.figure_4_3 import JUDGED, MODELS, REFERENCES, difference, summarize
+from forethought.studies.figure_4_3 import summarize
+from forethought.studies.figure_4_3_show import JUDGED, REFERENCES, difference
 from forethought.studies.marginals import FLOOR, oracle_densities
-from forethought.studies.prediction_setup import HISTORY, STEPS, Start, run_policy
-from tests.studies.test_marginals import bins_of
+from forethought.studies.prediction_setup import HISTORY, MODELS, STEPS, Start, run_policy
+from forethought.types import Trajectory
 
 
 def curve(level: float, spread: float = 1.0) -> dict:
@@ -32,6 +34,7 @@ def likelihood_parts() -> dict:
         "starts": 3,
         "trajectories": 6,
         "alive_at_100": 1.0,
+        "sequences": 10,
         "floor": "stated",
     }
     parts = {"hopper-references": {"curves": {key: curve(5.0) for key in REFERENCES}, **facts}}
@@ -77,7 +80,8 @@ def test_differences_pair_trajectories_and_skip_those_that_have_ended():
 
 
 def test_summaries_average_trajectories_then_starts():
-    bins = bins_of(0.0, 1.0, dim=1)
+    bins = Tokenizer(1, 10, "uniform")
+    bins.fit(np.array([[0.0], [1.0]]))
     inside, outside = torch.full((2, STEPS, 1), 0.5), torch.full((2, STEPS, 1), 2.0)
     found = summarize([oracle_densities(each, bins) for each in (inside, outside)], bins)
     expected = (math.log(10) + math.log(FLOOR)) / 2
@@ -85,20 +89,17 @@ def test_summaries_average_trajectories_then_starts():
     assert found["floored"] == [0.5, 0.5]
 
 
-class Pushing:
+def push(observation: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
     """Full speed with some noise."""
-
-    def explore(self, observation: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        noise = torch.randn(len(observation), 3, generator=generator)
-        return (1 + 0.1 * noise).clamp(-1, 1)
+    noise = torch.randn(len(observation), 3, generator=generator)
+    return (1 + 0.1 * noise).clamp(-1, 1)
 
 
 def test_true_futures_repeat_by_seed_and_end_where_episodes_do():
     simulator = simulator_of("forethought/hopper-v0")
     state = simulator.draw_starts(1, 0)[0]
     first, again = (
-        run_policy(simulator, Pushing(), state, 2, torch.Generator().manual_seed(0))
-        for _ in range(2)
+        run_policy(simulator, push, state, 2, torch.Generator().manual_seed(0)) for _ in range(2)
     )
     np.testing.assert_array_equal(first, again)
     gone = first[:, :, 0].isnan()
@@ -109,8 +110,6 @@ def test_true_futures_repeat_by_seed_and_end_where_episodes_do():
 
 
 def start_of(truths: torch.Tensor) -> Start:
-    from forethought.types import Trajectory
-
     dim = truths.shape[-1]
     seen = torch.arange(HISTORY * dim).float().view(1, HISTORY, dim)
     history = Trajectory(

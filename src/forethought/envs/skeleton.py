@@ -8,12 +8,13 @@ limbs. Every capsule becomes the line between its two ends, seen from the side.
 from __future__ import annotations
 
 import gymnasium
-import mujoco
 import numpy as np
 from gymnasium.envs.mujoco import MujocoEnv
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+
+CAPSULE = 3  # mjGEOM_CAPSULE
 
 
 class Skeleton:
@@ -26,16 +27,15 @@ class Skeleton:
                 f"{env_id} has no planar body to draw; use one of Gymnasium's MuJoCo tasks whose "
                 "positions are a place, a height and angles, such as forethought/hopper-v0"
             )
-        self._model, self._data = env.model, mujoco.MjData(env.model)
-        capsule = int(mujoco.mjtGeom.mjGEOM_CAPSULE)
-        self._geoms = np.flatnonzero(self._model.geom_type == capsule)
-        self.names = tuple(self._model.geom(int(geom)).name for geom in self._geoms)
+        self._env = env
+        self._geoms = np.flatnonzero(env.model.geom_type == CAPSULE)
+        self.names = tuple(env.model.geom(int(geom)).name for geom in self._geoms)
         self.step_seconds = float(env.dt)
 
     def positions(self, observations: Array) -> Array:
         """(T, n) all positions in m and rad, for observations (T, 2 n - 1) of successive steps; the
         way begins at 0."""
-        n = self._model.nq
+        n = self._env.model.nq
         if observations.ndim != 2 or observations.shape[1] != 2 * n - 1:
             raise ValueError(
                 f"observations have shape {observations.shape}; this body's are (T, {2 * n - 1})"
@@ -46,12 +46,12 @@ class Skeleton:
 
     def sticks(self, positions: Array) -> Array:
         """(T, sticks, 2, 2): both ends (way, height) in m of every stick."""
-        found = []
+        found, env = [], self._env
+        still = np.zeros(env.model.nv)
         for row in positions:
-            self._data.qpos[:] = row
-            mujoco.mj_kinematics(self._model, self._data)
-            center = self._data.geom_xpos[self._geoms]
-            axis = self._data.geom_xmat[self._geoms].reshape(-1, 3, 3)[:, :, 2]
-            half = axis * self._model.geom_size[self._geoms, 1:2]
+            env.set_state(row, still)
+            center = env.data.geom_xpos[self._geoms]
+            axis = env.data.geom_xmat[self._geoms].reshape(-1, 3, 3)[:, :, 2]
+            half = axis * env.model.geom_size[self._geoms, 1:2]
             found.append(np.stack([center - half, center + half], axis=1)[:, :, [0, 2]])
         return np.stack(found)

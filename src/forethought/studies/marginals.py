@@ -18,7 +18,6 @@ mean mass in the true bin, divided by its width, which cannot.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -27,17 +26,12 @@ from torch import Tensor
 from forethought.data.tokenizers import Tokenizer
 from forethought.models.base import TokenModel
 from forethought.models.dynamics import Dynamics
+from forethought.models.gamma import StochasticPolicy
 from forethought.types import Trajectory
 
 FLOOR = 1e-3  # of the uniform density
 FARTHEST = 10.0  # ranges of the data that a predicted observation may leave it by
 CHUNK = 250  # sequences sampled side by side
-
-
-class Policy(Protocol):
-    """Acts at random, as ``Explorer.explore``."""
-
-    def __call__(self, observation: Tensor, generator: torch.Generator | None, /) -> Tensor: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +124,7 @@ def _sample_chunk(  # noqa: PLR0913  as above
 @torch.no_grad()
 def ensemble_marginals(  # noqa: PLR0913  who predicts, what, how much of it
     model: Dynamics,
-    policy: Policy,
+    policy: StochasticPolicy,
     observation: Tensor,
     truths: Tensor,
     *,

@@ -26,8 +26,9 @@ from torch import Tensor
 
 from forethought.config import Experiment, ModelConfig, TrainConfig
 from forethought.data.tokenizers import Tokenizer
-from forethought.models.base import Explorer
 from forethought.models.dynamics import DynamicsConfig
+from forethought.models.gamma import StochasticPolicy
+from forethought.models.token_model import TokenModelConfig
 from forethought.models.transformer import TransformerConfig
 from forethought.occupancy import Simulator, simulate, simulator_of
 from forethought.studies.base import StudySettings
@@ -75,7 +76,7 @@ def data_name(task: str) -> str:
 def experiment_of(task: str, key: str) -> Experiment:
     """One of ``MODELS`` on the task's data; all transformers see as many tokens a step."""
     model = MODELS[key]
-    if isinstance(model, TransformerConfig):
+    if isinstance(model, TokenModelConfig):
         train = TrainConfig(
             batch_size=320 // model.window,
             learning_rate=1e-3,
@@ -135,7 +136,7 @@ def pose_starts(
 ) -> list[Start]:
     """The same for all models of a task and seed."""
     simulator = simulator_of(f"forethought/{task}-v0")
-    policy = load_policy(settings, task)
+    policy = load_policy(settings, task).explore
     seeds = np.random.SeedSequence((settings.seed, 42)).generate_state(2)
     generator = torch.Generator().manual_seed(int(seeds[0]))
     states, actions, lengths = _run(simulator, policy, n_starts, int(seeds[1]), generator)
@@ -163,7 +164,7 @@ def pose_starts(
 
 def run_policy(
     simulator: Simulator,
-    policy: Explorer,
+    policy: StochasticPolicy,
     state: NDArray[np.float64],
     n: int,
     generator: torch.Generator,
@@ -173,9 +174,9 @@ def run_policy(
     seen = torch.from_numpy(simulator.observe(states)).float()
     futures = simulate(
         simulator,
-        policy.explore,
+        policy,
         states,
-        policy.explore(seen, generator).numpy().astype(np.float64),
+        policy(seen, generator).numpy().astype(np.float64),
         n_steps=STEPS,
         generator=generator,
     )
@@ -184,14 +185,14 @@ def run_policy(
 
 
 def _run(
-    simulator: Simulator, policy: Explorer, n: int, seed: int, generator: torch.Generator
+    simulator: Simulator, policy: StochasticPolicy, n: int, seed: int, generator: torch.Generator
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
     """Episodes side by side: states (T + 1, n, S), actions (T, n, A), steps before the end (n,)."""
     states, actions = [simulator.draw_starts(n, seed)], []
     lengths, live = np.full(n, HISTORY + WARM_UP + 1), np.ones(n, dtype=bool)
     for step in range(HISTORY + WARM_UP):
         seen = torch.from_numpy(simulator.observe(states[-1])).float()
-        actions.append(policy.explore(seen, generator).numpy().astype(np.float64))
+        actions.append(policy(seen, generator).numpy().astype(np.float64))
         reached, _, ended = simulator.advance(states[-1], actions[-1])
         lengths[live & ended] = step + 1
         live &= ~ended
