@@ -54,8 +54,9 @@ def test_likelihoods_are_drawn_and_listed_from_any_parts():
     assert "| transformer - ensemble | +4.00 [+4.00, +4.00], above in 100 %" in text
     for name in list(parts):
         some = {key: part for key, part in parts.items() if key != name}
-        figure_4_3.plot(some)
         assert "transformer" in figure_4_3.markdown(some)
+    alone = figure_4_3.plot({"hopper-markov": parts["hopper-markov"]})["hopper"]
+    assert len(alone.axes) == 1
     assert figure_4_3.plot({}) == {}
     assert figure_4_3.markdown({}) == ""
 
