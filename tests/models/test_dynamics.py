@@ -104,3 +104,13 @@ def test_batches_smaller_than_the_ensemble_and_discrete_actions_are_refused():
         DynamicsConfig().build(Spaces(observation_dim=2, action_dim=1, n_actions=3))
     with pytest.raises(ValueError, match="model.members is 0"):
         DynamicsConfig(members=0)
+
+
+def test_next_gaussian_is_what_step_draws():
+    model = trained(DynamicsConfig(members=4, width=8, layers=1), steps_of(60), 1)
+    here, action = torch.randn(6, 2) * torch.tensor([10.0, 0.1]), torch.rand(6, 1)
+    drawn = model.step(here, action, torch.Generator().manual_seed(3))
+    mean, deviation = model.next_gaussian(here, action)
+    # two rows more, so that all members have as many, and the reward's column
+    noise = torch.randn(8, 3, generator=torch.Generator().manual_seed(3))[:6, :2]
+    torch.testing.assert_close(mean + deviation * noise, drawn)

@@ -142,9 +142,7 @@ class Dynamics(Model):
         self, observation: Tensor, action: Tensor, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Observations (n, O) drawn, rewards (n,) and whether the step ends the episode (n,)."""
-        n = len(observation)
-        extra = torch.arange(-n % self.config.members, device=observation.device) % max(n, 1)
-        rows = torch.cat([torch.arange(n, device=observation.device), extra])
+        n, rows = len(observation), self._dealt_rows(observation)
         mean, log_variance, logit = self._predict(observation[rows], action[rows])
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
         z = (mean + (0.5 * log_variance).exp() * noise)[:n]
@@ -153,6 +151,26 @@ class Dynamics(Model):
         if logit is not None:
             ended = logit[:n] > 0
         return observation + change[:, :-1], change[:, -1], ended
+
+    @torch.no_grad()
+    def next_gaussian(self, observation: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+        """Means and standard deviations (n, O) of what ``step`` draws, row by row."""
+        n, width, rows = (
+            len(observation),
+            self.spaces.observation_dim,
+            self._dealt_rows(observation),
+        )
+        mean, log_variance, _ = self._predict(observation[rows], action[rows])
+        changes = self.change_normalizer
+        deviation = (0.5 * log_variance).exp() * changes.scale
+        change = changes.denormalize(mean)
+        return observation + change[:n, :width], deviation[:n, :width]
+
+    def _dealt_rows(self, observation: Tensor) -> Tensor:
+        """All rows, then some again, so that every member has as many."""
+        n, device = len(observation), observation.device
+        extra = torch.arange(-n % self.config.members, device=device) % max(n, 1)
+        return torch.cat([torch.arange(n, device=device), extra])
 
     def step(
         self, observation: Tensor, action: Tensor, generator: torch.Generator | None = None

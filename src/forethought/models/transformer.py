@@ -23,7 +23,7 @@ from forethought.models.token_model import TokenModelConfig, TokenTrajectoryMode
 from forethought.models.token_state import SequenceState
 from forethought.nn.gpt import GPT
 from forethought.registry import models
-from forethought.types import Spaces
+from forethought.types import Spaces, Trajectory
 
 
 @models.register("transformer")
@@ -78,13 +78,22 @@ class TokenNetwork(nn.Module):
         self.head = nn.Parameter(0.02 * torch.randn(heads, outputs, config.width))
 
     def forward(self, table: Tensor, goal: Tensor | None) -> Tensor:
-        batch, rows, columns = table.shape
-        inputs = torch.cat(
-            [self.lead_in(batch, goal), self.embed(table.flatten(1)[:, :-1], 0)], dim=1
-        )
+        _, rows, columns = table.shape
+        inputs = self._inputs(table, goal)
         outputs = self.gpt(inputs, self.hidden_inputs(inputs.shape[1]))
         outputs = outputs[:, self.lead - 1 :].unflatten(1, (rows, columns))
         return torch.einsum("bhdw,dvw->bhdv", outputs, self.head.expand(columns, -1, -1))
+
+    def attention(self, table: Tensor, goal: Tensor | None) -> Tensor:
+        """(depth, batch, heads, rows * columns, inputs): what each token's prediction attends to;
+        the first ``lead`` inputs come before the first token."""
+        inputs = self._inputs(table, goal)
+        tables = self.gpt.attention(inputs, self.hidden_inputs(inputs.shape[1]))
+        return tables[..., self.lead - 1 :, :]
+
+    def _inputs(self, table: Tensor, goal: Tensor | None) -> Tensor:
+        tokens = self.embed(table.flatten(1)[:, :-1], 0)
+        return torch.cat([self.lead_in(len(table), goal), tokens], dim=1)
 
     def lead_in(self, batch: int, goal: Tensor | None) -> Tensor:
         """(batch, lead, width): the begin vector and the goal's tokens."""
@@ -136,6 +145,14 @@ class TrajectoryTransformer(TokenTrajectoryModel):
 
     def predict_table(self, table: Tensor, goal: Tensor | None) -> Tensor:
         return self.network(table, goal)
+
+    @torch.no_grad()
+    def attention(self, batch: Trajectory) -> Tensor:
+        """(depth, B, heads, rows * columns, rows * columns - 1): the weight that the prediction of
+        each token puts on each token before it; the rest is on what stands before the first."""
+        tokens = self._targets(batch)[0]
+        goal = None if batch.goal is None else self.tokens.encode_observations(batch.goal)
+        return self.network.attention(tokens, goal)[..., self.network.lead :]
 
     def _new_state(
         self, batch: int, goal: Tensor | None, cache: bool, crop: int, expected: int

@@ -91,6 +91,22 @@ class GPT(nn.Module):
             x = block.finish(x, block.attend(query, key, value, mask))
         return self.norm(x), cached
 
+    def attention(self, x: Tensor, hidden: Tensor | None = None) -> Tensor:
+        """(depth, batch, heads, n, n): how much each place (row) attends to each (column).
+
+        Computed anew, block by block; ``forward`` itself never forms these tables.
+        """
+        n = x.shape[1]
+        x, rotation = self._place(x, 0), self._rotation(0, n, x)
+        mask = _mask(torch.arange(n, device=x.device), n, self.band, hidden)
+        tables = []
+        for block in self._blocks():
+            query, key, value = block.project(x, rotation)
+            scores = query @ key.transpose(-1, -2) * self.head_width**-0.5
+            tables.append(scores.masked_fill(~mask, -torch.inf).softmax(dim=-1))
+            x = block.finish(x, tables[-1] @ value)
+        return torch.stack(tables)
+
     def extend(self, x: Tensor, cache: BeamCache, stored: Tensor) -> Tensor:
         """Outputs (batch, n, width) of the next n tokens of the prefix, which all beams share.
 
