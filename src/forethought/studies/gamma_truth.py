@@ -8,11 +8,8 @@ units of the data's standard deviation in each observation dimension.
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from forethought.checkpoint import WEIGHTS, find_checkpoint, load_model, write_json
+from forethought.checkpoint import find_checkpoint, load_model
 from forethought.commands import build_data
 from forethought.config import Experiment
 from forethought.data.episodes import EpisodeDataset
@@ -35,11 +32,10 @@ from forethought.occupancy import (
 )
 from forethought.registry import recipes
 from forethought.studies.base import StudySettings
-from forethought.training import time_steps, train_experiment
+from forethought.studies.timed_training import trained_for, with_steps
 
 DRAWS, OTHER_QUESTIONS = 1_000, 8
 BURN_IN = 0.3  # of the steps: horizons grow for so long
-TIMED_STEPS, ROUNDS = 10, 3
 # the question that figures show: near the bottom and moving, so that the future is long
 SHOWN = {"pendulum": [2.5, 1.0], "acrobot": [0.0, 0.0, 0.0, 0.0]}
 
@@ -156,33 +152,12 @@ def trained(
     """The experiment's model, trained for about ``core_seconds`` unless it is there; as above."""
     shipped = find_checkpoint(settings.pretrained / "gamma" / key)
     folder = shipped if (shipped / "training.json").exists() else settings.runs / f"gamma-{key}"
-    if not (folder / "training.json").exists():
-        _train(settings, experiment, folder, core_seconds)
-    return load_model(folder), json.loads((folder / "training.json").read_text())
-
-
-def _train(
-    settings: StudySettings, experiment: Experiment, folder: Path, core_seconds: float
-) -> None:
-    """Train for a time: the number of steps, which the schedule must know, is measured first."""
     dataset = open_dataset(settings, experiment.dataset)
-    plan = folder / "plan.json"
-    if not plan.exists():
-        cost = min(_cost(experiment, dataset) for _ in range(ROUNDS))
-        steps = max(10, round(core_seconds / cost))
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(plan, {"steps": steps, "step_seconds": round(cost, 5)})
-    steps = json.loads(plan.read_text())["steps"]
-    experiment = replace(experiment, train=replace(experiment.train, steps=steps))
+    return trained_for(experiment, dataset, folder, core_seconds, _with_horizons_growing)
+
+
+def _with_horizons_growing(experiment: Experiment, steps: int) -> Experiment:
     if isinstance(experiment.model, GammaConfig):
         grown = replace(experiment.model, burn_in=round(BURN_IN * steps))
         experiment = replace(experiment, model=grown)
-    began, resume = time.process_time(), (folder / WEIGHTS).exists()
-    train_experiment(experiment, dataset, folder, resume=resume)
-    spent = round(time.process_time() - began, 1)
-    summary = json.loads((folder / "training.json").read_text())
-    write_json(folder / "training.json", {**summary, "core_seconds": spent, "resumed": resume})
-
-
-def _cost(experiment: Experiment, dataset: EpisodeDataset) -> float:
-    return time_steps(experiment, dataset, n_steps=TIMED_STEPS, clock=time.process_time)
+    return with_steps(experiment, steps)
