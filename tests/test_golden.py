@@ -18,6 +18,7 @@ from forethought.registry import recipes
 from forethought.training import TrainingRun
 
 LOSSES = {
+    "transformer/four-rooms": 4.607197,
     "diffuser/maze-large": 1.689249,
     "diffuser/maze-medium": 1.748157,
     "diffuser/maze-umaze": 1.816224,

@@ -48,6 +48,14 @@ def _student_quantile(p: float, dof: int) -> float:
     return z + sum(term / dof ** (k + 1) for k, term in enumerate(terms))
 
 
+def share(hits: int, n: int) -> dict[str, Any]:
+    """A share with its 95 % interval (Wilson 1927), which holds at 0 and 1 too."""
+    z = 1.96
+    middle, half = hits + z * z / 2, z * (hits * (n - hits) / n + z * z / 4) ** 0.5
+    interval = [round((middle + sign * half) / (n + z * z), 4) for sign in (-1, 1)]
+    return {"mean": hits / n, "interval": interval, "hits": hits, "n": n}
+
+
 def interquartile_mean(values: Sequence[float]) -> float:
     """Mean of the middle half, with fractional weights at its ends (Agarwal et al. 2021)."""
     array = np.sort(np.asarray(values, dtype=np.float64))

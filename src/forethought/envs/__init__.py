@@ -2,6 +2,7 @@
 
 from gymnasium import register
 
+from forethought.envs.four_rooms import STEP_LIMIT as FOUR_ROOMS_STEPS
 from forethought.envs.maze import LAYOUTS, REFERENCE_RETURNS, STEP_LIMITS
 
 for _task, _goal in (("maze2d", "fixed"), ("multi2d", "random")):
@@ -24,6 +25,13 @@ for _dim in (2, 8, 16):
         max_episode_steps=50,
         kwargs={"dim": _dim},
     )
+
+register(
+    id="forethought/four-rooms-v0",
+    entry_point="forethought.envs.four_rooms:FourRoomsEnv",
+    max_episode_steps=FOUR_ROOMS_STEPS,
+    kwargs={"reference_returns": None},
+)
 
 # entry point, step limit (Gymnasium's), returns that score 0 and 100 (D4RL's, where it has them)
 _TASKS = {

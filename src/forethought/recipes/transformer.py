@@ -136,3 +136,35 @@ for _task in TASKS:
             recipes.register(f"transformer/{_task}-{_quality}{_variant}")(
                 lambda names=(_task, _quality, _variant): locomotion(*names)
             )
+
+
+@recipes.register("transformer/four-rooms")
+def four_rooms() -> Experiment:
+    """Goal reaching by likelihood search, the goal put in front (thesis Figure 4.6)."""
+    return Experiment(
+        name="transformer/four-rooms",
+        dataset="four-rooms",
+        env="forethought/four-rooms-v0",
+        model=TransformerConfig(
+            context=3,
+            horizon=5,
+            goal="final",
+            reward_token=False,
+            return_token="none",
+            width=64,
+            depth=3,
+            reconstruct="mean",
+            dropout=0.0,
+        ),
+        train=TrainConfig(
+            steps=3_000,
+            batch_size=128,
+            learning_rate=1e-3,
+            weight_decay=0.1,
+            betas=(0.9, 0.95),
+            precision="fp32",
+            save_every=500,
+        ),
+        planner=BeamPlannerConfig(search="likelihood", beam=16, horizon=3, context=3),
+        control=RECEDING,
+    )

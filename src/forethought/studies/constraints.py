@@ -31,6 +31,7 @@ from forethought.planners.tasks import TaskPlanner
 from forethought.policy import PlanningPolicy
 from forethought.registry import studies
 from forethought.safety import SafeController, SafetyFilter
+from forethought.scores import share
 from forethought.studies.base import Part, Study, StudySettings
 from forethought.types import Trajectory
 
@@ -245,14 +246,6 @@ def _execute(
         observation, _, _, _, info = env.step(action)
         path.append(observation)
     return torch.from_numpy(np.stack(path)), bool(info["success"])
-
-
-def share(hits: int, n: int) -> dict[str, Any]:
-    """A share with its 95 % interval (Wilson 1927), which holds at 0 and 1 too."""
-    z = 1.96
-    middle, half = hits + z * z / 2, z * (hits * (n - hits) / n + z * z / 4) ** 0.5
-    interval = [round((middle + sign * half) / (n + z * z), 4) for sign in (-1, 1)]
-    return {"mean": hits / n, "interval": interval, "hits": hits, "n": n}
 
 
 def plot(parts: Mapping[str, Any]) -> dict[str, Figure]:

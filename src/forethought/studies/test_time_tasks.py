@@ -35,9 +35,9 @@ from forethought.planners.diffusion import DiffusionPlannerConfig
 from forethought.planners.tasks import TaskPlanner
 from forethought.policy import PlanningPolicy
 from forethought.registry import studies
-from forethought.scores import mean_and_interval
+from forethought.scores import mean_and_interval, share
 from forethought.studies.base import Part, Study, StudySettings
-from forethought.studies.constraints import draw_cases, share
+from forethought.studies.constraints import draw_cases
 from forethought.studies.test_time_tasks_show import markdown, plot
 
 EPISODES, MOST_STEPS, LAYOUT = 50, 800, "large"
