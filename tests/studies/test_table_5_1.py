@@ -15,9 +15,9 @@ from forethought.rollout import evaluate
 from forethought.scores import paired_difference
 from forethought.studies.base import Part, Study, StudySettings, load_study, run_study
 from forethought.studies.published import CELLS, PUBLISHED, THESIS
-from forethought.studies.rows import read_row, row_file, row_of, write_row
+from forethought.studies.rows import are_matched, read_row, row_file, row_of, write_row
 from forethought.studies.table_5_1 import D3RLPY, table_5_1
-from forethought.studies.table_5_1_show import are_matched, trend
+from forethought.studies.table_5_1_show import trend
 
 UMAZE = "maze2d-umaze"
 

@@ -19,11 +19,10 @@ from forethought.registry import studies
 from forethought.studies.base import Part, Study
 from forethought.studies.locomotion_rows import behavior_row, data_row, learned_row
 from forethought.studies.published_locomotion import IMITATION
+from forethought.studies.rows import difference_text, line
 from forethought.studies.table_4_1_show import (
-    difference_text,
     draw_bar,
     finish_bars,
-    line,
     protocol_lines,
     score_text,
 )

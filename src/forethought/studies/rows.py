@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from forethought.checkpoint import write_result
 from forethought.rollout import Evaluation
+from forethought.scores import mean_and_interval
 
 BASELINES = Path("results/baselines")
 
@@ -60,3 +64,29 @@ def write_row(file: Path, row: dict[str, Any]) -> None:
     """Keep a row for whoever has not trained it."""
     file.parent.mkdir(parents=True, exist_ok=True)
     write_result(file, row)
+
+
+def line(*cells: str) -> str:
+    """A line of a Markdown table."""
+    return f"| {' | '.join(cells)} |"
+
+
+def are_matched(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    """Same environment and seed, and for equal numbers of episodes the same starts and goals."""
+    if first["env"] != second["env"]:
+        return False
+    if first["protocol"]["seed"] != second["protocol"]["seed"]:
+        return False
+    return first["n"] != second["n"] or first["starts"] == second["starts"]
+
+
+def difference_text(ours: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    """Mean [95 % interval] of the paired difference in normalized score, over the starts both
+    have; the first n of one seed are the same starts."""
+    if not are_matched(ours, row):
+        return "not the same starts"
+    low, high = row["protocol"]["reference_returns"]
+    n = min(ours["n"], row["n"])
+    gaps = 100 * (np.array(ours["returns"][:n]) - np.array(row["returns"][:n])) / (high - low)
+    mean, *ends = mean_and_interval(gaps.tolist())
+    return f"{mean:+.1f} [{ends[0]:.1f}, {ends[1]:.1f}]" if n > 1 else f"{mean:+.1f}"

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from forethought.figures import INK, MUTED
-from forethought.scores import mean_and_interval
 from forethought.studies.published_locomotion import PUBLISHED, SETS
-from forethought.studies.table_5_1_show import are_matched, trend
+from forethought.studies.rows import difference_text, line
+from forethought.studies.table_5_1_show import trend
 
 Row = Mapping[str, Any]
 Parts = Mapping[str, Any]
@@ -93,10 +93,6 @@ def _mean_text(means: Sequence[float]) -> str:
     return f"{np.mean(means):.1f}" if len(means) == len(SETS) else "–"
 
 
-def line(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
 def _differences(parts: Parts) -> list[str]:
     lines = []
     for key in ROWS:
@@ -104,23 +100,11 @@ def _differences(parts: Parts) -> list[str]:
         known = [(a, b) for a, b in pairs if a is not None and b is not None]
         if key in (MAIN, "data") or not known:
             continue
-        texts = ["–" if None in (a, b) else difference_text(a, b) for a, b in pairs]
+        texts = ["–" if a is None or b is None else difference_text(a, b) for a, b in pairs]
         lines.append(line(ROWS[key][0], *texts))
     if not lines:
         return []
     return [line("", *map(title_of, SETS)), "|---" * (len(SETS) + 1) + "|", *lines]
-
-
-def difference_text(ours: Row | None, row: Row | None) -> str:
-    """Mean [interval] of the paired difference in normalized score, over the starts both have."""
-    assert ours is not None and row is not None, "both rows are there"
-    if not are_matched(ours, row):
-        return "not the same starts"
-    low, high = row["protocol"]["reference_returns"]
-    n = min(ours["n"], row["n"])
-    gaps = 100 * (np.array(ours["returns"][:n]) - np.array(row["returns"][:n])) / (high - low)
-    mean, *ends = mean_and_interval(gaps.tolist())
-    return f"{mean:+.1f} [{ends[0]:.1f}, {ends[1]:.1f}]" if n > 1 else f"{mean:+.1f}"
 
 
 def protocol_lines(rows: Sequence[tuple[str, str, Row]]) -> list[str]:

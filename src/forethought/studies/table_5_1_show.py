@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from forethought.figures import FLOOR, INK, MUTED
-from forethought.scores import mean_and_interval
 from forethought.studies.published import CELLS, LAYOUTS, PUBLISHED, THESIS
+from forethought.studies.rows import difference_text, line
 
 Row = Mapping[str, Any]
 Parts = Mapping[str, Any]
@@ -77,13 +77,13 @@ def _score_table(parts: Parts, task: str) -> Iterator[str]:
         if any(cell in rows for cell in cells):
             texts = [_score_text(rows[cell]) if cell in rows else "–" for cell in cells]
             means = [rows[cell]["score"]["mean"] for cell in cells if cell in rows]
-            yield _line(name, *texts, _mean_text(means))
+            yield line(name, *texts, _mean_text(means))
     for row in PUBLISHED:
         scores = [row.scores.get(cell) for cell in cells]
         if any(scores):
             means = [score[0] for score in scores if score]
             name = f"*{row.name}, published ({row.source})*"
-            yield _line(name, *map(_published_text, scores), _mean_text(means))
+            yield line(name, *map(_published_text, scores), _mean_text(means))
 
 
 def _score_text(row: Row) -> str:
@@ -102,10 +102,6 @@ def _mean_text(means: list[float]) -> str:
     return f"{np.mean(means):.1f}" if len(means) == len(LAYOUTS) else "–"
 
 
-def _line(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
 def _differences(parts: Parts) -> list[str]:
     """Paired with Diffuser on the starts both have; the first n of one seed are the same starts."""
     lines = []
@@ -113,32 +109,13 @@ def _differences(parts: Parts) -> list[str]:
         texts = []
         for cell in CELLS:
             ours, row = parts.get(f"diffuser-{cell}"), rows.get(cell)
-            texts.append("–" if ours is None or row is None else _difference_text(ours, row))
+            texts.append("–" if ours is None or row is None else difference_text(ours, row))
         if name != LEARNED["diffuser"][0] and set(texts) != {"–"}:
-            lines.append(_line(name, *texts))
+            lines.append(line(name, *texts))
     if not lines:
         return []
-    header = _line("", *(f"{cell.split('-')[0]} {SIZES[cell.split('-')[1]]}" for cell in CELLS))
+    header = line("", *(f"{cell.split('-')[0]} {SIZES[cell.split('-')[1]]}" for cell in CELLS))
     return [header, "|---" * (len(CELLS) + 1) + "|", *lines]
-
-
-def _difference_text(ours: Row, row: Row) -> str:
-    if not are_matched(ours, row):
-        return "not the same starts"
-    low, high = row["protocol"]["reference_returns"]
-    n = min(ours["n"], row["n"])
-    gaps = 100 * (np.array(ours["returns"][:n]) - np.array(row["returns"][:n])) / (high - low)
-    mean, *ends = mean_and_interval(gaps.tolist())
-    return f"{mean:+.1f} [{ends[0]:.1f}, {ends[1]:.1f}]" if n > 1 else f"{mean:+.1f}"
-
-
-def are_matched(first: Row, second: Row) -> bool:
-    """Same environment and seed, and for equal numbers of episodes the same starts and goals."""
-    if first["env"] != second["env"]:
-        return False
-    if first["protocol"]["seed"] != second["protocol"]["seed"]:
-        return False
-    return first["n"] != second["n"] or first["starts"] == second["starts"]
 
 
 def _protocols(parts: Parts) -> list[str]:
@@ -146,7 +123,7 @@ def _protocols(parts: Parts) -> list[str]:
     for name, rows in rows_by_name(parts).items():
         for cell, row in rows.items():
             success = f"{row['success_rate']:.1%}"
-            lines.append(_line(name, cell, str(row["n"]), success, note_of(row["protocol"])))
+            lines.append(line(name, cell, str(row["n"]), success, note_of(row["protocol"])))
     if not lines:
         return []
     head = ["| row | cell | episodes | arrive and stay | how |", "|---|---|---|---|---|"]
@@ -195,7 +172,7 @@ def _curves(parts: Parts) -> list[str]:
             curve = row["curve"]
             best = max(curve, key=lambda point: point["score"]["mean"])
             texts = [f"{p['score']['mean']:.1f} at {p['updates']:,}" for p in (curve[-1], best)]
-            lines.append(_line(name, cell, *texts, trend(curve)))
+            lines.append(line(name, cell, *texts, trend(curve)))
     if not lines:
         return []
     head = ["| row | cell | last | best snapshot | second half |", "|---|---|---|---|---|"]
@@ -213,12 +190,12 @@ def _grid(parts: Parts) -> list[str]:
         return []
     updates = [point["updates"] for point in grid["runs"][0]["curve"]]
     head = ["temperature", "expectile", *(f"{n:,} updates" for n in updates)]
-    lines = [_line(*head), "|---" * len(head) + "|"]
+    lines = [line(*head), "|---" * len(head) + "|"]
     for run in grid["runs"]:
         is_best = all(run[name] == value for name, value in grid["best"].items())
         texts = [_score_text(point) for point in run["curve"]]
         name = f"{run['temperature']:g}" + (" (chosen)" if is_best else "")
-        lines.append(_line(name, f"{run['expectile']:g}", *texts))
+        lines.append(line(name, f"{run['expectile']:g}", *texts))
     return lines
 
 
@@ -230,7 +207,7 @@ def _timing(parts: Parts) -> list[str]:
             step = f"{part['step_core_seconds']:.2f} s"
             train = f"{part['train_core_days']:.1f} days for {part['train_steps']:,} steps"
             plan = f"{part['plan_core_seconds']:.1f} s, {part['network_calls']} network calls"
-            lines.append(_line(f"`{part['recipe']}`", step, train, plan))
+            lines.append(line(f"`{part['recipe']}`", step, train, plan))
     if not lines:
         return []
     head = ["| recipe | a training step | training | a plan |", "|---|---|---|---|"]
