@@ -90,7 +90,7 @@ def test_summaries_average_trajectories_then_starts():
     assert found["floored"] == [0.5, 0.5]
 
 
-def push(observation: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+def push(observation: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
     """Full speed with some noise."""
     noise = torch.randn(len(observation), 3, generator=generator)
     return (1 + 0.1 * noise).clamp(-1, 1)

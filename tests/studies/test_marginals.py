@@ -80,7 +80,7 @@ def test_an_ensemble_s_marginals_are_those_of_the_linear_gaussian_process():
     generator = torch.Generator().manual_seed(0)
     found = ensemble_marginals(
         model,
-        lambda seen, _: torch.zeros(len(seen), 1),
+        lambda seen, _=None: torch.zeros(len(seen), 1),
         start,
         truths,
         bins=bins_of(-40.0, 40.0, dim=1, n_bins=8_000),

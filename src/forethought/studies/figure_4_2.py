@@ -147,15 +147,15 @@ def plot(parts: Mapping[str, Any]) -> dict[str, Figure]:
 
 
 def _draw_bodies(task: str, found: Mapping[str, Any]) -> Figure:
-    figure = Figure(figsize=(9.0, 2.3 * len(found)), dpi=130, layout="constrained")
-    axes = figure.subplots(len(found), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+    figure = Figure(figsize=(3.9 * len(found), 4.0), dpi=130, layout="constrained")
+    axes = figure.subplots(1, len(found), sharex=True, sharey=True, squeeze=False)[0]
     for axis, (key, part) in zip(axes, found.items(), strict=True):
         label, color = ROWS[key]
         _draw_row(axis, part, color)
         axis.set_title(f"{task}: {label}", fontsize=10, color=INK, loc="left")
-        axis.set(aspect="equal", ylabel="height (m)")
+        axis.set(aspect="equal", xlabel=f"way (m), a body every {EVERY} steps")
         axis.spines[["top", "right"]].set_visible(False)
-    axes[-1].set_xlabel(f"way (m), a body every {EVERY} steps")
+    axes[0].set_ylabel("height (m)")
     return figure
 
 

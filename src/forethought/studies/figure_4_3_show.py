@@ -104,8 +104,14 @@ def _draw(task: str, curves: Mapping[str, Any]) -> Figure:
                 axis.fill_between(steps, low, high, color=style["color"], alpha=0.15, lw=0)
         axis.set_title(f"{task}: {title}", fontsize=10, color=INK)
         axis.set_xlabel("steps ahead")
-        axis.legend(fontsize=7.5, frameon=False)
+        axis.legend(fontsize=7.5, frameon=False, loc="lower left", ncols=2)
         axis.spines[["top", "right"]].set_visible(False)
+    # by the means: intervals of few starting points would push them flat
+    means = np.concatenate(
+        [np.array(curves[key]["mean"], dtype=float) for keys in panels.values() for key in keys]
+    )
+    low, high = float(np.nanmin(means)), float(np.nanmax(means))
+    axes[0].set_ylim(low - 0.3 * (high - low) - 1, high + 0.1 * (high - low) + 1)
     axes[0].set_ylabel("log-likelihood of the true state (nats)")
     return figure
 
