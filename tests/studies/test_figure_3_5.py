@@ -115,3 +115,15 @@ def test_a_missing_curve_of_ppo_says_how_to_make_it(tmp_path):
     (tmp_path / "ppo-pendulum-seed1.json").write_text(json.dumps(data))
     found = ppo_curve(settings, baselines=tmp_path, task="pendulum", run_seed=1)
     assert found["curve"] == [[250, -1.0]]
+
+
+def test_a_run_of_sac_that_never_arrives_counts_as_its_end():
+    slow = {
+        "random-pendulum": {"return": -100.0},
+        "sac-pendulum-0": part(
+            *[-100.0] * 6, -99.0, -99.0
+        ),  # its mean final return is out of reach
+        "sac-pendulum-1": part(*[-100.0] * 7, 100.0),
+        "gamma-mve-pendulum-0": part(-100.0, *[200.0] * 7),
+    }
+    assert "| ≤ 0.25 [0.25, 0.25] |" in markdown(slow)
