@@ -15,30 +15,39 @@ from forethought.envs.four_rooms import (
     controller_actions,
     draw_pairs,
     has_arrived,
+    in_wall,
 )
 
 
-def test_walls_stop_only_the_coordinate_they_cross():
-    start = np.array([[-0.02, 0.2], [-0.02, 0.5], [0.2, -0.02], [0.97, 0.5]])
-    reached = advance(start, np.ones((4, 2)))
-    np.testing.assert_allclose(
-        reached,
-        [[-0.02, 0.2 + STEP], [-0.02 + STEP, 0.5 + STEP], [0.2 + STEP, -0.02], [1.0, 0.5 + STEP]],
-    )
+def test_walls_stop_only_the_coordinate_that_meets_them():
+    start = np.array([[-0.05, 0.2], [-0.05, 0.5], [0.2, -0.05], [0.97, 0.5], [0.0, 0.58]])
+    reached = advance(start, np.ones((5, 2)))
+    expected = [
+        [-0.05, 0.2 + STEP],
+        [-0.05 + STEP, 0.5 + STEP],
+        [0.2 + STEP, -0.05],
+        [1.0, 0.5 + STEP],
+        [STEP, 0.58 + STEP],  # out of the doorway first, so the wall beside it is passed
+    ]
+    np.testing.assert_allclose(reached, expected)
+    held = advance(np.array([[0.0, 0.58]]), np.array([[0.0, 1.0]]))
+    np.testing.assert_allclose(held, [[0.0, 0.58]])
 
 
-def test_a_wall_is_crossed_only_through_its_doors():
+def test_nobody_gets_into_a_wall_and_sides_change_only_at_doors():
     noise = np.random.default_rng(0)
-    start = noise.uniform(-1, 1, (50_000, 2))
-    reached = advance(start, noise.uniform(-1, 1, start.shape))
-    for axis in (0, 1):
-        crossed = (start[:, axis] >= 0) != (reached[:, axis] >= 0)
-        assert crossed.sum() > 50
-        beside = np.abs(np.abs(start[crossed, 1 - axis]) - DOOR)
-        assert beside.max() <= DOOR_HALF_WIDTH + STEP  # where it crossed is within a step
-    mirrored = advance(-start, -(reached - start) / STEP)
-    inside = np.all(np.abs(start) > 1e-9, axis=1)
-    np.testing.assert_allclose(mirrored[inside], -advance(start, (reached - start) / STEP)[inside])
+    positions, _ = draw_pairs(20_000, noise)
+    changed = 0
+    for _ in range(20):
+        reached = advance(positions, noise.uniform(-1, 1, positions.shape))
+        assert not in_wall(reached).any()
+        for axis in (0, 1):
+            crossed = (positions[:, axis] >= 0) != (reached[:, axis] >= 0)
+            beside = np.abs(np.abs(positions[crossed, 1 - axis]) - DOOR)
+            assert (beside <= DOOR_HALF_WIDTH + STEP).all()
+            changed += int(crossed.sum())
+        positions = reached
+    assert changed > 500
 
 
 def test_the_agent_reaches_every_goal():
@@ -62,7 +71,9 @@ def test_environment_ends_at_the_goal():
     *_, last = (env.step(np.array([0.0, -1.0], np.float32)) for _ in range(2))
     assert last[1] == 1.0 and last[2] and last[4] == {"success": True}
     with pytest.raises(ValueError, match="within"):
-        env.reset(options={"goal": [2.0, 0.0]})
+        env.reset(options={"goal": [2.0, 0.5]})
+    with pytest.raises(ValueError, match="inside a wall"):
+        env.reset(options={"goal": [0.9, 0.0]})
 
 
 def test_episodes_end_within_reach_of_their_goals():

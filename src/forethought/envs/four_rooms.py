@@ -1,8 +1,8 @@
 """Four rooms in continuous space: reach a point anywhere, through doors (thesis Figure 4.6).
 
 The square [-1, 1]^2 is divided by a wall on each axis, with a door in the middle of each of the
-four half walls. A step moves by up to ``STEP`` in each coordinate; a wall that would be crossed
-outside its doors stops the coordinate it is crossed in. Starts and goals are uniform; an episode
+four half walls. A step moves by up to ``STEP`` in each coordinate, x before y; a wall in the way
+stops the coordinate. Starts and goals are uniform outside walls; an episode
 ends, with reward 1, within ``GOAL_RADIUS`` of the goal. After the discrete rooms of Sutton, Precup
 and Singh (1999).
 
@@ -22,25 +22,38 @@ Array = NDArray[np.float64]
 
 STEP, GOAL_RADIUS, STEP_LIMIT = 0.06, 0.08, 100
 DOOR, DOOR_HALF_WIDTH = 0.5, 0.1  # center of a door along its half wall
+HALF_THICKNESS = 0.03  # of walls: more than a bin of a position, so that tokens tell the sides
 BEYOND = 0.08  # how far behind a door the controller aims
 
 
 def advance(positions: Array, actions: Array) -> Array:
-    """Positions (n, 2) one step after (n, 2) under actions (n, 2) in [-1, 1]."""
+    """Positions (n, 2) one step after (n, 2) under actions (n, 2) in [-1, 1]: x first, then y."""
+    reached = positions.copy()
     move = STEP * np.clip(actions, -1.0, 1.0)
-    aim = np.clip(positions + move, -1.0, 1.0)
     for axis in (0, 1):
-        aim[:, axis] = np.where(_is_stopped(positions, aim, axis), positions[:, axis], aim[:, axis])
-    return aim
+        aim = np.clip(reached[:, axis] + move[:, axis], -1.0, 1.0)
+        stopped = _is_stopped(reached, aim, axis)
+        reached[:, axis] = np.where(stopped, reached[:, axis], aim)
+    return reached
 
 
 def _is_stopped(start: Array, aim: Array, axis: int) -> NDArray[np.bool_]:
-    """(n,) whether the way from start to aim crosses the wall at 0 of ``axis`` beside its doors."""
-    crosses = (start[:, axis] >= 0) != (aim[:, axis] >= 0)
-    change = aim[:, axis] - start[:, axis]
-    share = -start[:, axis] / np.where(crosses, change, 1.0)
-    other = start[:, 1 - axis] + share * (aim[:, 1 - axis] - start[:, 1 - axis])
-    return crosses & (np.abs(np.abs(other) - DOOR) > DOOR_HALF_WIDTH)
+    """(n,) whether a wall is in the way from start (n, 2) to the coordinate ``aim`` (n,)."""
+    here, other = start[:, axis], start[:, 1 - axis]
+    meets = (np.minimum(here, aim) < HALF_THICKNESS) & (np.maximum(here, aim) > -HALF_THICKNESS)
+    in_doorway = np.abs(other) < HALF_THICKNESS  # of the wall along this axis
+    return (meets & ~_at_door(other)) | (in_doorway & ~_at_door(aim))
+
+
+def _at_door(coordinate: Array) -> NDArray[np.bool_]:
+    """Whether a wall has a door at this place along it."""
+    return np.abs(np.abs(coordinate) - DOOR) <= DOOR_HALF_WIDTH
+
+
+def in_wall(positions: Array) -> NDArray[np.bool_]:
+    """(n,) whether positions (n, 2) are inside a wall."""
+    inside = np.abs(positions) < HALF_THICKNESS
+    return np.any(inside & ~_at_door(positions[:, ::-1]), axis=1)
 
 
 def controller_actions(positions: Array, goals: Array) -> Array:
@@ -50,7 +63,7 @@ def controller_actions(positions: Array, goals: Array) -> Array:
     target = goals.copy()
     first = _first_axis(positions, goals, sides, goal_sides)
     # a straight way may lead through a door by itself; no door is aimed at then
-    free = np.all(_passes(positions, goals), axis=1)
+    free = _is_free(positions, goals)
     for axis in (0, 1):
         through = differs[:, axis] & (first == axis) & ~free
         door = np.empty_like(goals)
@@ -66,9 +79,11 @@ def controller_actions(positions: Array, goals: Array) -> Array:
     return ahead / longest
 
 
-def _passes(positions: Array, goals: Array) -> NDArray[np.bool_]:
-    """(n, 2) whether the straight line to the goal passes the wall of each axis."""
-    return np.stack([~_is_stopped(positions, goals, axis) for axis in (0, 1)], axis=1)
+def _is_free(positions: Array, goals: Array) -> NDArray[np.bool_]:
+    """(n,) whether the straight line to the goal meets no wall."""
+    shares = np.linspace(0, 1, 41)[:, None, None]
+    line = positions + shares * (goals - positions)  # (41, n, 2)
+    return ~np.any(in_wall(line.reshape(-1, 2)).reshape(line.shape[:2]), axis=0)
 
 
 def _sides(points: Array) -> Array:
@@ -144,10 +159,12 @@ def has_arrived(positions: Array, goals: Array) -> NDArray[np.bool_]:
 
 
 def draw_pairs(n: int, generator: np.random.Generator) -> tuple[Array, Array]:
-    """Starts and goals (n, 2), uniform but for pairs that have already arrived."""
+    """Starts and goals (n, 2), uniform outside walls but for pairs that have already arrived."""
     starts, goals = generator.uniform(-1, 1, (n, 2)), generator.uniform(-1, 1, (n, 2))
-    while (near := has_arrived(starts, goals)).any():
-        goals[near] = generator.uniform(-1, 1, (int(near.sum()), 2))
+    while (bad := in_wall(starts) | in_wall(goals) | has_arrived(starts, goals)).any():
+        count = int(bad.sum())
+        starts[bad] = generator.uniform(-1, 1, (count, 2))
+        goals[bad] = generator.uniform(-1, 1, (count, 2))
     return starts, goals
 
 
@@ -155,4 +172,6 @@ def _point(name: str, value: ArrayLike) -> Array:
     point = np.asarray(value, dtype=np.float64)
     if point.shape != (2,) or not np.all(np.abs(point) <= 1):
         raise ValueError(f"{name} is {value}; expected (x, y) within [-1, 1]")
+    if in_wall(point[None])[0]:
+        raise ValueError(f"{name} {value} is inside a wall; walls are at x = 0 and y = 0")
     return point[None]
