@@ -106,7 +106,11 @@ def run_small(out: Path, resume: bool, agent: str = "sac") -> None:
     train_online(replace(SMALL, model=AGENTS[agent], train=train), out, resume=resume)
 
 
-@pytest.mark.parametrize("agent", AGENTS)
+@pytest.mark.parametrize(
+    "agent",
+    # the agents with a model share their loop: one of them is enough every time
+    [pytest.param(a, marks=pytest.mark.slow) if a in ("mve", "mbpo") else a for a in AGENTS],
+)
 def test_run_killed_at_random_instants_ends_bit_equal(agent, tmp_path):
     """Forks are killed in the middle; each goes on from the last saved state."""
     run_small(tmp_path / "whole", resume=False, agent=agent)
