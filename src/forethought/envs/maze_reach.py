@@ -43,7 +43,7 @@ class MazeReachEnv(MazeEnv):
             raise ValueError(f"frame_skip is {frame_skip}; it must be at least 1")
         super().__init__(layout, goal="fixed", reference_returns=reference_returns)
         self.frame_skip = frame_skip
-        self.start = farthest_cell(self.layout) if start is None else tuple(start)
+        self.start: Cell = farthest_cell(self.layout) if start is None else (start[0], start[1])
         self.layout.cell_of(self.start, "start")  # refuses walls and the outside
 
     def step(

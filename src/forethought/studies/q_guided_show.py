@@ -1,0 +1,235 @@
+"""Study ``q-guided`` from its computed parts: success, differences, sweeps, paths, values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from forethought.envs.maze_layout import Layout
+from forethought.figures import INK, draw_ends, draw_maze, draw_paths
+from forethought.scores import mean_and_interval
+from forethought.studies.table_4_1_show import line, protocol_lines
+from forethought.studies.table_5_1_show import are_matched, trend
+
+Row = Mapping[str, Any]
+Parts = Mapping[str, Any]
+
+# key -> label, color; in the table's order
+ROWS = {
+    "reference": ("waypoint controller (knows the maze)", "#9aa0a6"),
+    "bc": ("behavior cloning", "#dd4f70"),
+    "return": ("Trajectory Transformer, led by its own reward-to-go", "#8fb3dd"),
+    "iql": ("IQL alone", "#e8743b"),
+    "v": ("Trajectory Transformer + V of IQL", "#8a4fb0"),
+    "q": ("Trajectory Transformer + Q of IQL", "#3d6fb4"),
+}
+SEEDED = ("iql", "v", "q")
+DRAWN = ("bc", "return", "iql", "q")
+PUBLISHED = (
+    "Thesis Table 4.2, AntMaze (v0), mean of five data sets: BC 10.9, IQL 63.2, Decision "
+    "Transformer 11.8, Trajectory Transformer + Q 84.0. Another body, other mazes and data: the "
+    "order compares, the numbers do not."
+)
+
+
+def rows_of(parts: Parts, key: str) -> list[tuple[str, Row]]:
+    """The rows of a method: (part, row), one for each training seed of IQL that is there."""
+    if key not in SEEDED:
+        return [(key, parts[key])] if key in parts else []
+    return [(name, parts[name]) for name in sorted(parts) if name.startswith(f"{key}-seed")]
+
+
+def markdown(parts: Parts) -> str:
+    """Success with intervals, differences, the sweep, how rows were made, and the data."""
+    sections = (
+        ("Success", list(_success(parts))),
+        ("Q-guided planning minus IQL alone, start by start", _differences(parts)),
+        ("What the search is worth", _sweeps(parts)),
+        ("How each row was made", protocol_lines(_all_rows(parts))),
+        ("Have the learners finished?", _curves(parts)),
+        ("The data", _data(parts)),
+    )
+    lines = []
+    for title, content in sections:
+        if content:
+            lines += [f"### {title}", "", *content, ""]
+    return "\n".join(lines)
+
+
+def _all_rows(parts: Parts) -> list[tuple[str, str, Row]]:
+    return [(ROWS[key][0], name, row) for key in ROWS for name, row in rows_of(parts, key)]
+
+
+def _success(parts: Parts) -> Iterator[str]:
+    rows = _all_rows(parts)
+    if not rows:
+        return
+    yield "Share of episodes that reach the goal in time [95 % Wilson interval], over the same "
+    yield "starts. One line a training seed of IQL, whose values lead the planner of that line."
+    yield ""
+    yield line("", "seed of IQL", "reached, %", "episodes", "median steps of those")
+    yield "|---" * 5 + "|"
+    for label, name, row in rows:
+        seed = name.rpartition("-seed")[2] if "-seed" in name else "–"
+        yield line(label, seed, success_text(row), str(row["n"]), _steps_text(row))
+    yield ""
+    yield PUBLISHED
+
+
+def success_text(row: Row) -> str:
+    """Percent that reach the goal, with the interval."""
+    low, high = (100 * end for end in row["success"]["interval"])
+    return f"{100 * row['success']['mean']:.0f} [{low:.0f}, {high:.0f}]"
+
+
+def _steps_text(row: Row) -> str:
+    steps = [arrival for arrival in row["arrivals"] if arrival is not None]
+    return f"{np.median(steps):.0f}" if steps else "–"
+
+
+def _differences(parts: Parts) -> list[str]:
+    lines = []
+    for key in ("q", "v"):
+        for name, ours in rows_of(parts, key):
+            theirs = parts.get(name.replace(f"{key}-", "iql-", 1))
+            if theirs is None:
+                continue
+            if not are_matched(ours, theirs) or ours["n"] != theirs["n"]:
+                lines.append(f"- {name}: not the same starts as IQL's row")
+                continue
+            gaps = 100 * (np.array(ours["returns"]) - np.array(theirs["returns"]))
+            mean, low, high = mean_and_interval(gaps.tolist())
+            lines.append(
+                f"- {name}: {mean:+.1f} points [{low:.1f}, {high:.1f}]; steps where both arrive: "
+                f"{_step_gap(ours, theirs)}"
+            )
+    return lines
+
+
+def _step_gap(ours: Row, theirs: Row) -> str:
+    pairs = zip(ours["arrivals"], theirs["arrivals"], strict=True)
+    gaps = [float(a - b) for a, b in pairs if a is not None and b is not None]
+    if len(gaps) < 2:
+        return "–"
+    mean, low, high = mean_and_interval(gaps)
+    return f"{mean:+.1f} [{low:.1f}, {high:.1f}]"
+
+
+def setting_text(row: Row) -> str:
+    """Beam, horizon, expansions and cut-offs of a search, and what leads it."""
+    planner = row["protocol"]["planner"]
+    search = planner["reward"]
+    cuts = [
+        f"{name} {cut_text(search[name])}" for name in ("actions", "observations") if name in search
+    ]
+    return (
+        f"beam {planner['beam']}, horizon {planner['horizon']}, {search['expand']} expansions, "
+        f"{', '.join(cuts)}"
+    )
+
+
+def cut_text(cut: Mapping[str, Any]) -> str:
+    """A cut-off in words."""
+    words = [f"the likeliest {cut['top']}"] if cut["top"] else []
+    words += [f"without the least likely {100 * cut['cdf']:.0f} %"] if cut["cdf"] else []
+    return " and ".join(words) or "all tokens"
+
+
+def _sweeps(parts: Parts) -> list[str]:
+    found = [(name, rows) for name, rows in parts.items() if name.startswith("sweep-") and rows]
+    if not found:
+        return []
+    lines = [
+        "Q of IQL's first training seed; starts that no other row uses. Plan times are for one "
+        "environment: median wall time when all are planned for in one batch, and core time alone.",
+        "",
+        line("search", "reached, %", "median steps", "ms side by side", "ms alone"),
+        "|---" * 5 + "|",
+    ]
+    for _, rows in found:
+        for row in rows:
+            protocol = row["protocol"]
+            times = f"{protocol['plan_ms']['median']:.1f}", f"{protocol['alone_ms']['core']:.0f}"
+            lines.append(line(setting_text(row), success_text(row), _steps_text(row), *times))
+    return lines
+
+
+def _curves(parts: Parts) -> list[str]:
+    lines = []
+    for label, name, row in _all_rows(parts):
+        if row.get("curve"):
+            points = [f"{p['score']['mean']:.0f} at {p['updates']:,}" for p in row["curve"]]
+            lines.append(f"- {label} ({name}): {', '.join(points)}; {trend(row['curve'])}")
+    return lines
+
+
+def _data(parts: Parts) -> list[str]:
+    if "data" not in parts:
+        return []
+    data = parts["data"]
+    return [
+        f"`{data['name']}` (fingerprint {data['fingerprint']}): {data['episodes']:,} episodes, "
+        f"{data['steps']:,} steps, median length {data['median_length']:.0f}, longest "
+        f"{data['longest']}; {data['rewarded']} end at the goal with reward 1. The way takes "
+        f"{data['moves_of_the_way']} moves; no episode comes more than "
+        f"{data['most_moves_nearer']} moves nearer. Episodes that visit start and goal: "
+        f"{data['from_start_to_goal']}; their union leads there: "
+        f"{'yes' if data['joined'] else 'no'}."
+    ]
+
+
+# ------------------------------------------------------------------------------------- figures
+
+
+def plot(parts: Parts) -> dict[str, Figure]:
+    """Bars of success, executed paths, the critic's values."""
+    figures = {}
+    if _all_rows(parts):
+        figures["success"] = _figure_success(parts)
+    drawn = [(key, rows_of(parts, key)[0][1]) for key in DRAWN if rows_of(parts, key)]
+    if "value" in parts:
+        figures["paths"] = _figure_paths(parts["value"], drawn)
+    return figures
+
+
+def _figure_success(parts: Parts) -> Figure:
+    rows = [(key, name, row) for key in ROWS for name, row in rows_of(parts, key)]
+    figure = Figure(figsize=(7.6, 0.36 * len(rows) + 1.0), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    for place, (key, _, row) in enumerate(rows):
+        mean = 100 * row["success"]["mean"]
+        low, high = (100 * end for end in row["success"]["interval"])
+        error = [[max(mean - low, 0)], [max(high - mean, 0)]]
+        axes.barh(place, mean, 0.7, color=ROWS[key][1])
+        axes.errorbar(mean, place, xerr=error, color=INK, lw=1, capsize=2)
+    labels = [
+        ROWS[key][0] + (f" ({name.rpartition('-')[2]})" if key in SEEDED else "")
+        for key, name, _ in rows
+    ]
+    axes.set_yticks(range(len(rows)), labels, fontsize=8)
+    axes.invert_yaxis()
+    axes.set(xlim=(0, 102), xlabel="episodes that reach the goal, %")
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _figure_paths(value: Mapping[str, Any], drawn: Sequence[tuple[str, Row]]) -> Figure:
+    layout = Layout.parse(value["layout"])
+    figure = Figure(figsize=(3.0 * (len(drawn) + 1), 3.2), dpi=150, layout="constrained")
+    panels: list[Axes] = list(np.atleast_1d(figure.subplots(1, len(drawn) + 1)))
+    draw_maze(panels[0], layout)
+    values = np.array(value["values"], dtype=float)
+    rows, columns = (0.1 * np.arange(size + 1) - 0.7 for size in values.shape)
+    mesh = panels[0].pcolormesh(columns, rows, values, cmap="viridis", zorder=1)
+    figure.colorbar(mesh, ax=panels[0], shrink=0.75)
+    panels[0].set_title("V of IQL, at rest", fontsize=9)
+    for axes, (key, row) in zip(panels[1:], drawn, strict=True):
+        draw_maze(axes, layout)
+        draw_paths(axes, [np.array(path) for path in row["paths"]], width=1.2)
+        draw_ends(axes, row["paths"][0][0], layout.target)
+        axes.set_title(f"{ROWS[key][0]}\n{success_text(row)} % reach", fontsize=8)
+    return figure
