@@ -58,24 +58,25 @@ def test_rows_share_starts_and_say_what_led_them(settings):
     study = studies["q-guided"]()
     names = [part.name for part in study.parts]
     assert names == list(dict.fromkeys(names))
-    wanted = ("data", "reference", "iql-seed1", "value", "return", "q-seed1", "v-seed0")
+    kinds = ("data", "reference", "value", "return", "iql-{}-seed1", "q-{}-seed1", "v-{}-seed0")
+    wanted = [(k if "{}" in k else k + "-{}").format("medium") for k in kinds]
     parts = {p.name: p.compute(settings) for p in study.parts if p.name in (*wanted, "sweep-beam")}
     assert set(parts) == {*wanted, "sweep-beam"}
-    rows = [parts[name] for name in ("reference", "iql-seed1", "return", "q-seed1", "v-seed0")]
+    rows = [parts[name] for name in wanted if not name.startswith(("data", "value"))]
     assert len({row["starts"] for row in rows}) == 1 and all(row["n"] == 2 for row in rows)
-    assert parts["reference"]["success"]["hits"] == 0
-    assert parts["return"]["protocol"]["critic"] is None
-    led = parts["q-seed1"]["protocol"]
+    assert parts["reference-medium"]["success"]["hits"] == 0
+    assert parts["return-medium"]["protocol"]["critic"] is None
+    led = parts["q-medium-seed1"]["protocol"]
     assert led["critic"]["train_seed"] == 1 and led["planner"]["critic_value"] == "action"
     assert led["planner"]["critic"].endswith("iql/maze-medium-stitch-seed1")
-    assert parts["v-seed0"]["protocol"]["planner"]["critic_value"] == "state"
+    assert parts["v-medium-seed0"]["protocol"]["planner"]["critic_value"] == "state"
     beams = [row["protocol"]["planner"] for row in parts["sweep-beam"]]
     assert [b["beam"] for b in beams] == [1, 2] and beams[1]["reward"]["expand"] == 1
     assert parts["sweep-beam"][0]["protocol"]["seed"] == settings.seed + q_guided.SWEEP_SEED
     text = markdown(parts)
-    assert "- q-seed1: " in text and "their union leads there" in text
-    assert success_text(parts["reference"]) == "0 [0, 66]"
-    assert set(plot(parts)) == {"success", "paths"}
+    assert "- q-medium-seed1: " in text and "their union leads there" in text
+    assert success_text(parts["reference-medium"]) == "0 [0, 66]"
+    assert set(plot(parts)) == {"success", "paths-medium"}
 
 
 def test_missing_parts_are_left_out():

@@ -3,8 +3,8 @@
 For the sparse task of ``envs/maze_reach.py``. Each episode is put down at rest in a random free
 cell and walks, by D4RL's waypoint controller with noisy actions, to another cell two to four moves
 away; it ends there, at the task's goal (reward 1, terminated), or after 60 steps. The way from the
-task's start to its goal is ten moves long in Medium, so that a learner must join several episodes,
-nearly all of which have no reward.
+task's start to its goal is 10 moves long in Medium and 18 in Large, so that a learner must join
+several episodes, nearly all of which have no reward.
 
 Source: the "stitch" data sets of Park et al., "OGBench" (2025, arXiv 2410.20092), whose episodes
 reach at most four cells; D4RL's AntMaze for the rewards and the end of an episode.
@@ -94,3 +94,11 @@ def build_medium_stitch(
 ) -> EpisodeDataset:
     """Short walks in Medium, none from the start of ``reach-medium`` to its goal."""
     return build_stitch("medium", seed, n_steps, on_progress)
+
+
+@datasets.register("maze-large-stitch")
+def build_large_stitch(
+    seed: int = 0, n_steps: int = 100_000, on_progress: Callable[[int], None] | None = None
+) -> EpisodeDataset:
+    """Short walks in Large, none from the start of ``reach-large`` to its goal."""
+    return build_stitch("large", seed, n_steps, on_progress)

@@ -21,7 +21,7 @@ from forethought.envs.maze import POSITION_NOISE, MazeEnv
 from forethought.envs.maze_layout import Cell, Layout
 
 FRAME_SKIP = 5  # steps of 0.01 s an action is held for
-REACH_LIMITS = {"medium": 250}  # environment steps
+REACH_LIMITS = {"medium": 250, "large": 400}  # environment steps
 
 
 class MazeReachEnv(MazeEnv):

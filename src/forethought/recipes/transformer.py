@@ -8,7 +8,7 @@ stop token; -100 in place of a fall's reward), networks are smaller than the the
 some ten), the released runs on thousands of millions. On expert data the model imitates: it has no
 reward tokens, and its planner looks for the likeliest plan (Algorithm 4).
 
-``transformer/maze-medium-stitch``: a smaller factored model for the sparse task of
+``transformer/maze-{medium,large}-stitch``: a smaller factored model for the sparse task of
 ``envs/maze_reach.py``, whose plans of 12 steps see a fifth of the way. It plans by its own
 reward-to-go; ``--planner.critic PATH`` lets the Q of an IQL checkpoint lead instead.
 
@@ -142,14 +142,13 @@ for _task in TASKS:
             )
 
 
-@recipes.register("transformer/maze-medium-stitch")
-def stitch() -> Experiment:
-    """A Trajectory Transformer on short walks in Medium, for one far goal."""
+def stitch(layout: str) -> Experiment:
+    """A Trajectory Transformer on short walks in a maze, for one far goal."""
     tokens = _OFFLINE | {"terminal_reward": "keep", "action_weight": 1.0}
     return Experiment(
-        name="transformer/maze-medium-stitch",
-        dataset="maze-medium-stitch",
-        env="forethought/reach-medium-v0",
+        name=f"transformer/maze-{layout}-stitch",
+        dataset=f"maze-{layout}-stitch",
+        env=f"forethought/reach-{layout}-v0",
         model=FactoredTransformerConfig(
             context=2, horizon=12, **(_SMALL | tokens | {"width": 64, "head_width": 64})
         ),
@@ -170,3 +169,7 @@ def stitch() -> Experiment:
         ),
         control=RECEDING,
     )
+
+
+for _layout in ("medium", "large"):
+    recipes.register(f"transformer/maze-{_layout}-stitch")(lambda layout=_layout: stitch(layout))

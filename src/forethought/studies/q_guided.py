@@ -1,10 +1,11 @@
 """Q-guided planning against IQL alone, where rewards are sparse and short walks must be joined.
 
-Thesis Section 4.4 and Table 4.2 (AntMaze), here with the ball: ``reach-medium``, one far goal,
-learned from ``maze-medium-stitch``, whose episodes are at most four moves long while the way takes
-ten. Rows on the same starts: behavior cloning, IQL, the Trajectory Transformer led by its own
-reward-to-go, and the same Transformer led by IQL's values; the last three once for each training
-seed of IQL. A plan sees a fifth of the way, so what leads it must know the rest.
+Thesis Section 4.4 and Table 4.2 (AntMaze), here with the ball: ``reach-medium`` and
+``reach-large``, one far goal each, learned from ``maze-LAYOUT-stitch``, whose episodes are at most
+four moves long while the way takes 10 and 18. Rows on the same starts: behavior cloning, IQL, the
+Trajectory Transformer led by its own reward-to-go, and the same Transformer led by IQL's values;
+IQL, and what its values lead, once for each of its training seeds. A plan sees a fifth or a tenth
+of the way, so what leads it must know the rest.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ from forethought.studies.base import Part, Study, StudySettings
 from forethought.studies.constraints import share
 from forethought.studies.iql_rows import open_dataset
 from forethought.studies.locomotion_rows import score_row, trained, training_facts
-from forethought.studies.q_guided_show import ROWS, markdown, plot
+from forethought.studies.q_guided_show import LAYOUTS, ROWS, markdown, plot
 from forethought.studies.rows import row_of
 
-DATA, LAYOUT = "maze-medium-stitch", "medium"
+SWEEP_LAYOUT = "medium"
 EPISODES, SWEEP_EPISODES, PATHS = 100, 50, 8
 CRITIC_SEEDS = (0, 1, 2)
 SWEEP_SEED = 1_000  # added to the table's; its starts are no row's
@@ -51,25 +52,10 @@ SWEEPS: dict[str, list[dict[str, Any]]] = {
 
 @studies.register("q-guided")
 def q_guided() -> Study:
-    """Parts: the data, the critic's values, rows, each sweep of the Q-guided search."""
-    parts = [
-        Part(name="data", minutes=0.5, compute=data_facts),
-        Part(name="reference", minutes=0.5, compute=reference_row),
-        Part(name="bc", minutes=4.0, compute=partial(acting_row, key="bc")),
-    ]
-    for seed in CRITIC_SEEDS:
-        acting = partial(acting_row, key="iql", train_seed=seed)
-        parts.append(Part(name=f"iql-seed{seed}", minutes=8.0, compute=acting))
-    parts += [
-        Part(name="value", minutes=0.1, compute=value_map),
-        Part(name="return", minutes=14.0, compute=partial(planned_row, key="return")),
-    ]
-    for key in ("q", "v"):
-        for seed in CRITIC_SEEDS:
-            compute = partial(planned_row, key=key, critic_seed=seed)
-            parts.append(Part(name=f"{key}-seed{seed}", minutes=5.0, compute=compute))
+    """By maze: the data, the critic's values, rows; then each sweep of the Q-guided search."""
+    parts = [part for layout in LAYOUTS for part in _parts_of(layout)]
     for name in SWEEPS:
-        parts.append(Part(name=f"sweep-{name}", minutes=8.0, compute=partial(sweep, name=name)))
+        parts.append(Part(name=f"sweep-{name}", minutes=10.0, compute=partial(sweep, name=name)))
     return Study(
         title="Q-guided planning against IQL alone: one far goal, short walks, a sparse reward",
         parts=tuple(parts),
@@ -78,10 +64,43 @@ def q_guided() -> Study:
     )
 
 
-def data_facts(settings: StudySettings) -> dict[str, Any]:
+def _parts_of(layout: str) -> list[Part]:
+    longer = 1.0 if layout == "medium" else 2.0  # episodes of Large are
+    acting, planned = partial(acting_row, layout=layout), partial(planned_row, layout=layout)
+    reference = partial(reference_row, layout=layout)
+    parts = [
+        Part(name=f"data-{layout}", minutes=0.5, compute=partial(data_facts, layout=layout)),
+        Part(name=f"reference-{layout}", minutes=0.2, compute=reference),
+        Part(name=f"bc-{layout}", minutes=2.5, compute=partial(acting, key="bc")),
+    ]
+    for seed in CRITIC_SEEDS:
+        compute = partial(acting, key="iql", train_seed=seed)
+        parts.append(Part(name=f"iql-{layout}-seed{seed}", minutes=6.5, compute=compute))
+    parts += [
+        Part(name=f"value-{layout}", minutes=0.1, compute=partial(value_map, layout=layout)),
+        Part(name=f"return-{layout}", minutes=15.0, compute=partial(planned, key="return")),
+    ]
+    for key in ("q", "v"):
+        for seed in CRITIC_SEEDS if key == "q" else CRITIC_SEEDS[:1]:
+            compute = partial(planned, key=key, critic_seed=seed)
+            name = f"{key}-{layout}-seed{seed}"
+            parts.append(Part(name=name, minutes=4.0 * longer, compute=compute))
+    return parts
+
+
+def data_of(layout: str) -> str:
+    """Name of a maze's data set, and of its recipes."""
+    return f"maze-{layout}-stitch"
+
+
+def data_facts(settings: StudySettings, *, layout: str) -> dict[str, Any]:
     """Sizes of the data, and how near its episodes come to leading from the start to the goal."""
-    dataset = open_dataset(settings, DATA)
-    return {"name": DATA, "fingerprint": dataset.fingerprint, **coverage(dataset, LAYOUT)}
+    dataset = open_dataset(settings, data_of(layout))
+    return {
+        "name": data_of(layout),
+        "fingerprint": dataset.fingerprint,
+        **coverage(dataset, layout),
+    }
 
 
 def coverage(dataset: EpisodeDataset, layout: str) -> dict[str, Any]:
@@ -124,10 +143,10 @@ def coverage(dataset: EpisodeDataset, layout: str) -> dict[str, Any]:
     }
 
 
-def reference_row(settings: StudySettings) -> dict[str, Any]:
+def reference_row(settings: StudySettings, *, layout: str) -> dict[str, Any]:
     """The data's waypoint controller, which knows the maze, without its noise."""
-    env_id = recipes["iql/" + DATA]().env
-    policy = ShortestPathPolicy(MazeReachEnv(LAYOUT).layout, jitter=True)
+    env_id = recipes["iql/" + data_of(layout)]().env
+    policy = ShortestPathPolicy(MazeReachEnv(layout).layout, jitter=True)
     n, protocol = settings.episodes or EPISODES, {"controller": "waypoints of the shortest path"}
     result = evaluate(policy, env_id, n, settings.seed, n_parallel=n, protocol=protocol)
     return with_success(row_of(ROWS["reference"][0], result))
@@ -139,9 +158,11 @@ def with_success(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "success": share(hits, row["n"])}
 
 
-def acting_row(settings: StudySettings, *, key: str, train_seed: int = 0) -> dict[str, Any]:
+def acting_row(
+    settings: StudySettings, *, layout: str, key: str, train_seed: int = 0
+) -> dict[str, Any]:
     """IQL or behavior cloning by itself, trained now unless it is there."""
-    experiment = seeded(f"{key}/{DATA}", train_seed)
+    experiment = seeded(f"{key}/{data_of(layout)}", train_seed)
     folder, curve = trained(settings, experiment)
     row = score_row(
         folder,
@@ -165,11 +186,13 @@ def seeded(recipe: str, train_seed: int) -> Experiment:
     return replace(experiment, name=f"{experiment.name}-seed{train_seed}", train=train)
 
 
-def planned_row(settings: StudySettings, *, key: str, critic_seed: int = 0) -> dict[str, Any]:
+def planned_row(
+    settings: StudySettings, *, layout: str, key: str, critic_seed: int = 0
+) -> dict[str, Any]:
     """The Transformer with its recipe's search; key: "return", or whose values lead, "q" or "v"."""
-    experiment: Experiment = recipes["transformer/" + DATA]()
+    experiment: Experiment = recipes["transformer/" + data_of(layout)]()
     folder, _ = trained(settings, experiment)
-    planner, critic = led_by(settings, key, critic_seed)
+    planner, critic = led_by(settings, layout, key, critic_seed)
     row = score_row(
         folder,
         experiment,
@@ -184,13 +207,13 @@ def planned_row(settings: StudySettings, *, key: str, critic_seed: int = 0) -> d
 
 
 def led_by(
-    settings: StudySettings, key: str, critic_seed: int
+    settings: StudySettings, layout: str, key: str, critic_seed: int
 ) -> tuple[PlannerConfig, dict[str, Any] | None]:
     """The recipe's planner with a critic, and what is to be known of the critic."""
-    planner: Any = recipes["transformer/" + DATA]().require_planner()
+    planner: Any = recipes["transformer/" + data_of(layout)]().require_planner()
     if key == "return":
         return planner, None
-    folder, _ = trained(settings, seeded("iql/" + DATA, critic_seed))
+    folder, _ = trained(settings, seeded("iql/" + data_of(layout), critic_seed))
     config = load_config(folder)
     facts = {
         "recipe": config["experiment"].name,
@@ -204,9 +227,9 @@ def led_by(
 
 def sweep(settings: StudySettings, *, name: str) -> list[dict[str, Any]]:
     """The Q-guided search with one setting changed, on starts that no row uses."""
-    experiment: Experiment = recipes["transformer/" + DATA]()
+    experiment: Experiment = recipes["transformer/" + data_of(SWEEP_LAYOUT)]()
     folder, _ = trained(settings, experiment)
-    base, critic = led_by(settings, "q", 0)
+    base, critic = led_by(settings, SWEEP_LAYOUT, "q", 0)
     n, seed, rows = settings.episodes or SWEEP_EPISODES, settings.seed + SWEEP_SEED, []
     for change in SWEEPS[name]:
         row = score_row(folder, experiment, changed(base, change), name, episodes=n, seed=seed)
@@ -222,18 +245,18 @@ def changed(planner: Any, change: dict[str, Any]) -> PlannerConfig:
     return replace(planner, **own, reward=replace(planner.reward, **searched))
 
 
-def value_map(settings: StudySettings) -> dict[str, Any]:
+def value_map(settings: StudySettings, *, layout: str) -> dict[str, Any]:
     """V of a ball at rest all over the maze, from IQL's first training seed."""
-    folder: Path = trained(settings, seeded("iql/" + DATA, 0))[0]
+    folder: Path = trained(settings, seeded("iql/" + data_of(layout), 0))[0]
     critic = require(load_model(folder), ValueModel, needed_by="the map of values")
-    layout = MazeReachEnv(LAYOUT).layout
-    rows, columns = (np.arange(0.0, size, 0.1) - 0.7 + 0.05 for size in layout.shape)
+    maze = MazeReachEnv(layout).layout
+    rows, columns = (np.arange(0.0, size, 0.1) - 0.7 + 0.05 for size in maze.shape)
     points = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).astype(np.float32)
     states = torch.from_numpy(np.concatenate([points, np.zeros_like(points)], axis=-1))
     values = critic.state_value(states.flatten(0, 1)).unflatten(0, states.shape[:2])
-    known = np.where(layout.is_free(points), values.numpy(), np.nan)
+    known = np.where(maze.is_free(points), values.numpy(), np.nan)
     return {
-        "layout": "\n".join(layout.rows),
+        "layout": "\n".join(maze.rows),
         "cell": 0.1,
         "values": [[None if np.isnan(v) else round(float(v), 3) for v in line] for line in known],
     }

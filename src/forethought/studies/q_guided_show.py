@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ ROWS = {
     "v": ("Trajectory Transformer + V of IQL", "#8a4fb0"),
     "q": ("Trajectory Transformer + Q of IQL", "#3d6fb4"),
 }
+LAYOUTS = ("medium", "large")
 SEEDED = ("iql", "v", "q")
 DRAWN = ("bc", "return", "iql", "q")
 PUBLISHED = (
@@ -36,11 +38,12 @@ PUBLISHED = (
 )
 
 
-def rows_of(parts: Parts, key: str) -> list[tuple[str, Row]]:
-    """The rows of a method: (part, row), one for each training seed of IQL that is there."""
+def rows_of(parts: Parts, key: str, layout: str) -> list[tuple[str, Row]]:
+    """A method's rows in a maze: (part, row), one for each training seed of IQL that is there."""
+    name = f"{key}-{layout}"
     if key not in SEEDED:
-        return [(key, parts[key])] if key in parts else []
-    return [(name, parts[name]) for name in sorted(parts) if name.startswith(f"{key}-seed")]
+        return [(name, parts[name])] if name in parts else []
+    return [(part, parts[part]) for part in sorted(parts) if part.startswith(f"{name}-seed")]
 
 
 def markdown(parts: Parts) -> str:
@@ -61,7 +64,12 @@ def markdown(parts: Parts) -> str:
 
 
 def _all_rows(parts: Parts) -> list[tuple[str, str, Row]]:
-    return [(ROWS[key][0], name, row) for key in ROWS for name, row in rows_of(parts, key)]
+    return [
+        (ROWS[key][0], name, row)
+        for layout in LAYOUTS
+        for key in ROWS
+        for name, row in rows_of(parts, key, layout)
+    ]
 
 
 def _success(parts: Parts) -> Iterator[str]:
@@ -71,11 +79,12 @@ def _success(parts: Parts) -> Iterator[str]:
     yield "Share of episodes that reach the goal in time [95 % Wilson interval], over the same "
     yield "starts. One line a training seed of IQL, whose values lead the planner of that line."
     yield ""
-    yield line("", "seed of IQL", "reached, %", "episodes", "median steps of those")
-    yield "|---" * 5 + "|"
+    yield line("", "maze", "seed of IQL", "reached, %", "episodes", "median steps of those")
+    yield "|---" * 6 + "|"
     for label, name, row in rows:
-        seed = name.rpartition("-seed")[2] if "-seed" in name else "–"
-        yield line(label, seed, success_text(row), str(row["n"]), _steps_text(row))
+        layout, _, seed = name.partition("-")[2].partition("-seed")
+        cells = layout.capitalize(), seed or "–", success_text(row), str(row["n"])
+        yield line(label, *cells, _steps_text(row))
     yield ""
     yield PUBLISHED
 
@@ -93,8 +102,8 @@ def _steps_text(row: Row) -> str:
 
 def _differences(parts: Parts) -> list[str]:
     lines = []
-    for key in ("q", "v"):
-        for name, ours in rows_of(parts, key):
+    for key, layout in product(("q", "v"), LAYOUTS):
+        for name, ours in rows_of(parts, key, layout):
             theirs = parts.get(name.replace(f"{key}-", "iql-", 1))
             if theirs is None:
                 continue
@@ -168,17 +177,15 @@ def _curves(parts: Parts) -> list[str]:
 
 
 def _data(parts: Parts) -> list[str]:
-    if "data" not in parts:
-        return []
-    data = parts["data"]
     return [
-        f"`{data['name']}` (fingerprint {data['fingerprint']}): {data['episodes']:,} episodes, "
+        f"- `{data['name']}` (fingerprint {data['fingerprint']}): {data['episodes']:,} episodes, "
         f"{data['steps']:,} steps, median length {data['median_length']:.0f}, longest "
         f"{data['longest']}; {data['rewarded']} end at the goal with reward 1. The way takes "
-        f"{data['moves_of_the_way']} moves; no episode comes more than "
-        f"{data['most_moves_nearer']} moves nearer. Episodes that visit start and goal: "
+        f"{data['moves_of_the_way']} moves; no episode spans more than "
+        f"{data['most_moves_nearer']} of them. Episodes that visit start and goal: "
         f"{data['from_start_to_goal']}; their union leads there: "
         f"{'yes' if data['joined'] else 'no'}."
+        for data in (parts[f"data-{name}"] for name in LAYOUTS if f"data-{name}" in parts)
     ]
 
 
@@ -186,35 +193,50 @@ def _data(parts: Parts) -> list[str]:
 
 
 def plot(parts: Parts) -> dict[str, Figure]:
-    """Bars of success, executed paths, the critic's values."""
+    """Bars of success by maze; for each maze the critic's values and executed paths."""
     figures = {}
     if _all_rows(parts):
         figures["success"] = _figure_success(parts)
-    drawn = [(key, rows_of(parts, key)[0][1]) for key in DRAWN if rows_of(parts, key)]
-    if "value" in parts:
-        figures["paths"] = _figure_paths(parts["value"], drawn)
+    for layout in LAYOUTS:
+        found = [(key, rows_of(parts, key, layout)) for key in DRAWN]
+        if f"value-{layout}" in parts:
+            drawn = [(key, rows[0][1]) for key, rows in found if rows]
+            figures[f"paths-{layout}"] = _figure_paths(parts[f"value-{layout}"], drawn)
     return figures
 
 
 def _figure_success(parts: Parts) -> Figure:
-    rows = [(key, name, row) for key in ROWS for name, row in rows_of(parts, key)]
-    figure = Figure(figsize=(7.6, 0.36 * len(rows) + 1.0), dpi=150, layout="constrained")
-    axes = figure.subplots()
-    for place, (key, _, row) in enumerate(rows):
-        mean = 100 * row["success"]["mean"]
-        low, high = (100 * end for end in row["success"]["interval"])
-        error = [[max(mean - low, 0)], [max(high - mean, 0)]]
-        axes.barh(place, mean, 0.7, color=ROWS[key][1])
-        axes.errorbar(mean, place, xerr=error, color=INK, lw=1, capsize=2)
-    labels = [
-        ROWS[key][0] + (f" ({name.rpartition('-')[2]})" if key in SEEDED else "")
-        for key, name, _ in rows
-    ]
-    axes.set_yticks(range(len(rows)), labels, fontsize=8)
-    axes.invert_yaxis()
-    axes.set(xlim=(0, 102), xlabel="episodes that reach the goal, %")
-    axes.spines[["top", "right"]].set_visible(False)
+    figure = Figure(figsize=(9.5, 4.2), dpi=150, layout="constrained")
+    panels = figure.subplots(1, len(LAYOUTS), sharey=True)
+    names = [f"{key}-seed{seed}" if key in SEEDED else key for key in ROWS for seed in _seeds(key)]
+    for axes, layout in zip(panels, LAYOUTS, strict=True):
+        for key in ROWS:
+            for name, row in rows_of(parts, key, layout):
+                _bar(axes, names.index(name.replace(f"-{layout}", "", 1)), row, ROWS[key][1])
+        axes.set_title(layout.capitalize(), fontsize=10)
+        axes.set(xlim=(0, 102), xlabel="episodes that reach the goal, %")
+        axes.spines[["top", "right"]].set_visible(False)
+    labels = [_label(name) for name in names]
+    panels[0].set_yticks(range(len(names)), labels, fontsize=8)
+    panels[0].invert_yaxis()
     return figure
+
+
+def _seeds(key: str) -> range:
+    return range({"iql": 3, "q": 3}.get(key, 1))
+
+
+def _label(name: str) -> str:
+    key, _, seed = name.partition("-seed")
+    return f"{ROWS[key][0]} (seed {seed})" if seed else ROWS[key][0]
+
+
+def _bar(axes: Axes, place: int, row: Row, color: str) -> None:
+    mean = 100 * row["success"]["mean"]
+    low, high = (100 * end for end in row["success"]["interval"])
+    error = [[max(mean - low, 0)], [max(high - mean, 0)]]
+    axes.barh(place, mean, 0.7, color=color)
+    axes.errorbar(mean, place, xerr=error, color=INK, lw=1, capsize=2)
 
 
 def _figure_paths(value: Mapping[str, Any], drawn: Sequence[tuple[str, Row]]) -> Figure:
