@@ -25,14 +25,13 @@ from forethought.config import ModelConfig
 from forethought.data.episodes import EpisodeDataset
 from forethought.data.normalizers import Normalizer, NormalizerKind
 from forethought.data.views import HindsightGoals, TransitionView
-from forethought.models.base import Actor, Model, follow
+from forethought.models.base import Actor, Model, ValueModel, follow
 from forethought.nn.ensemble import EnsembleMLP
 from forethought.nn.mlp import mlp
 from forethought.registry import models
 from forethought.types import Spaces, Transitions
 
 LOG_STD_RANGE = (-5.0, 2.0)  # of the policy, as in the authors' code
-RETURN_RANGE = 1_000.0  # of episode returns, where rewards are scaled
 
 
 @models.register("iql")
@@ -57,8 +56,10 @@ class IQLConfig(ModelConfig):
     goal_radius: float = 0.5
     """environment units, over ``goal_dims``"""
     scale_returns: bool = False
-    """divide rewards by a thousandth of the range of the data's episode returns, as the authors do
+    """multiply rewards so that the data's episode returns span ``return_range``, as the authors do
     in locomotion"""
+    return_range: float = 1_000.0
+    """what they span then"""
 
     def __post_init__(self) -> None:
         for name in ("discount", "expectile", "target_rate"):
@@ -66,6 +67,8 @@ class IQLConfig(ModelConfig):
                 raise ValueError(f"model.{name} is {getattr(self, name)}; it must lie in (0, 1)")
         if self.temperature < 0:
             raise ValueError(f"model.temperature is {self.temperature}; it must not be negative")
+        if self.return_range <= 0:
+            raise ValueError(f"model.return_range is {self.return_range}; it must be positive")
 
     def view(self, dataset: EpisodeDataset) -> TransitionView:
         hindsight = None
@@ -79,7 +82,7 @@ class IQLConfig(ModelConfig):
         return IQL(self, spaces)
 
 
-class IQL(Model, Actor):
+class IQL(Model, Actor, ValueModel):
     """Value V, twin Q with target networks, and a Gaussian policy around a bounded mean.
 
     Differs from the paper: all three are updated from the values before the step, not in turn.
@@ -89,7 +92,8 @@ class IQL(Model, Actor):
 
     def __init__(self, config: IQLConfig, spaces: Spaces) -> None:
         super().__init__(spaces)
-        self.config = config
+        self.config, self.discount = config, config.discount
+        self.wants_goal = bool(config.goal_dims)
         inputs, hidden = spaces.observation_dim + len(config.goal_dims), (config.width,) * 2
         self.observation_normalizer = Normalizer(spaces.observation_dim, config.normalizer)
         self.action_normalizer = Normalizer(spaces.action_dim, "limits")
@@ -106,7 +110,7 @@ class IQL(Model, Actor):
         if self.reward_scale is not None:
             returns = np.add.reduceat(dataset.rewards, dataset.starts[:-1], dtype=np.float64)
             spread = float(np.ptp(returns))
-            self.reward_scale.fill_(RETURN_RANGE / spread if spread else 1.0)
+            self.reward_scale.fill_(self.config.return_range / spread if spread else 1.0)
 
     def encode(self, observation: Tensor, goal: Tensor | None) -> Tensor:
         """z (batch, features), laid out [observation, goal dimensions]."""
@@ -171,6 +175,21 @@ class IQL(Model, Actor):
     def act(self, observation: Tensor, goal: Tensor | None = None) -> Tensor:
         z_action = self.policy(self.encode(observation, goal)).tanh()  # the mode
         return self.action_normalizer.denormalize(z_action)
+
+    @torch.no_grad()
+    def action_value(
+        self, observation: Tensor, action: Tensor, goal: Tensor | None = None
+    ) -> Tensor:
+        z = self.encode(observation, goal)
+        z_both = torch.cat([z, self.action_normalizer.normalize(action)], dim=-1)
+        return self._unscaled(self.target_critics(z_both)[..., 0].amin(dim=0))
+
+    @torch.no_grad()
+    def state_value(self, observation: Tensor, goal: Tensor | None = None) -> Tensor:
+        return self._unscaled(self.value(self.encode(observation, goal))[:, 0])
+
+    def _unscaled(self, value: Tensor) -> Tensor:
+        return value if self.reward_scale is None else value / self.reward_scale
 
 
 def expectile_loss(difference: Tensor, expectile: float) -> Tensor:

@@ -4,6 +4,7 @@ from gymnasium import register
 
 from forethought.envs.four_rooms import STEP_LIMIT as FOUR_ROOMS_STEPS
 from forethought.envs.maze import LAYOUTS, REFERENCE_RETURNS, STEP_LIMITS
+from forethought.envs.maze_reach import REACH_LIMITS
 
 for _task, _goal in (("maze2d", "fixed"), ("multi2d", "random")):
     for _layout in LAYOUTS:
@@ -17,6 +18,14 @@ for _task, _goal in (("maze2d", "fixed"), ("multi2d", "random")):
                 "reference_returns": REFERENCE_RETURNS[_layout],
             },
         )
+
+for _layout, _limit in REACH_LIMITS.items():
+    register(
+        id=f"forethought/reach-{_layout}-v0",
+        entry_point="forethought.envs.maze_reach:MazeReachEnv",
+        max_episode_steps=_limit,
+        kwargs={"layout": _layout, "reference_returns": (0.0, 1.0)},
+    )
 
 for _dim in (2, 8, 16):
     register(

@@ -191,6 +191,25 @@ class Actor(ABC):
         all in environment units."""
 
 
+class ValueModel(ABC):
+    """Capability: how much reward is to come, in the data's own units of reward."""
+
+    discount: float
+    wants_goal: bool
+    """whether the values are for reaching a goal, which must be given then"""
+
+    @abstractmethod
+    def action_value(
+        self, observation: Tensor, action: Tensor, goal: Tensor | None = None
+    ) -> Tensor:
+        """Q (batch,): discounted rewards from observations (batch, O) on, the actions (batch, A)
+        taken first, all in environment units; goals (batch, O) for those who want them."""
+
+    @abstractmethod
+    def state_value(self, observation: Tensor, goal: Tensor | None = None) -> Tensor:
+        """V (batch,): the same without a choice of the first action."""
+
+
 class Explorer(ABC):
     """Capability: gather data by oneself, as agents that learn online do."""
 
@@ -287,6 +306,9 @@ class TokenModel(ABC):
     window: int
     """most transitions, past and planned, of one sequence"""
 
+    wants_goal: bool = False
+    """whether ``begin`` must be given a goal"""
+
     @abstractmethod
     def begin(
         self,
@@ -330,7 +352,8 @@ def require(model: Model, capability: type[Capability], *, needed_by: str) -> Ca
     if isinstance(model, capability):
         return model
     bases = (TrajectorySampler, ArrivalEstimator, Actor, Explorer, OccupancyModel, DensityModel)
-    offered = [base.__name__ for base in (*bases, TokenModel) if isinstance(model, base)]
+    bases = (*bases, ValueModel, TokenModel)
+    offered = [base.__name__ for base in bases if isinstance(model, base)]
     raise ValueError(
         f"{needed_by} needs a model that is a {capability.__name__}; {type(model).__name__} offers "
         f"{', '.join(offered) or 'no planning capability'}"

@@ -125,6 +125,7 @@ class TokenTrajectoryModel(Model, TokenModel):
         super().__init__(spaces)
         self.config = config
         self.window = config.window
+        self.wants_goal = config.goal != "none"
         self.tokens = TrajectoryTokens(
             spaces,
             n_bins=config.n_bins,

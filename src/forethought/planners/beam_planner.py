@@ -17,6 +17,7 @@ from forethought.config import PlannerConfig
 from forethought.models.base import Generator, Model, TokenModel, TokenState, require
 from forethought.planners.base import Planner
 from forethought.planners.beam_search import Critic, RewardSearch, beam_search, reward_search
+from forethought.planners.critics import CriticValue, ModelCritic, load_critic
 from forethought.registry import planners
 from forethought.types import Plan, Trajectory
 
@@ -35,6 +36,11 @@ class BeamPlannerConfig(PlannerConfig):
     context: int = 5
     """past transitions that are looked back on"""
     reward: RewardSearch = RewardSearch()
+    critic: str = ""
+    """checkpoint folder of a model with values, such as IQL, whose Q stands for the predicted
+    reward-to-go (thesis Section 4.4); none = the model's own prediction"""
+    critic_value: CriticValue = "action"
+    """what it is asked for: Q(s, a), or V(s), which does not judge a plan's last action"""
     cache: bool = True
     """keep keys and values; without them every token is a pass over the whole sequence"""
     crop: int = 0
@@ -56,7 +62,8 @@ class BeamPlanner(Planner):
     """Plans with any ``TokenModel``, for all environments of a batch at once.
 
     critic: value (n,) of observations (n, O) and actions (n, A), in place of predicted
-        rewards-to-go: the thesis's Q-guided search
+        rewards-to-go: the thesis's Q-guided search. By default the one that the settings name, if
+        they name one. A goal is given to model and critic if they want one.
     """
 
     chooses_arrival = True  # there is no arrival time: a plan is as long as it is
@@ -68,7 +75,7 @@ class BeamPlanner(Planner):
         *,
         critic: Critic | None = None,
     ) -> None:
-        self.config, self.critic = config, critic
+        self.config = config
         self._model = require(model, TokenModel, needed_by="BeamPlanner")
         self._layout = self._model.tokens
         self.context = config.context
@@ -80,10 +87,14 @@ class BeamPlanner(Planner):
                 f"trained on windows of {self._model.window}. Use less of either, train on longer "
                 "windows, or set planner.crop."
             )
-        if critic is not None and config.search != "reward":
+        if (critic is not None or config.critic) and config.search != "reward":
             raise ValueError(
                 "a critic guides planner.search reward; likelihood search has no use for it"
             )
+        if critic is None and config.critic:
+            critic = load_critic(config.critic, self._layout.spaces, value=config.critic_value)
+            critic.check_discount(config.reward.discount)
+        self.critic = critic
 
     @torch.no_grad()
     def plan(
@@ -101,7 +112,7 @@ class BeamPlanner(Planner):
         state = self._model.begin(
             self._recent(history),
             observation,
-            goal,
+            goal if self._model.wants_goal else None,
             cache=config.cache,
             crop=config.crop,
             expected=config.horizon * layout.columns,
@@ -119,7 +130,7 @@ class BeamPlanner(Planner):
                 config.beam,
                 config.reward,
                 generator=generator,
-                critic=self.critic,
+                critic=self._critic_toward(goal),
                 observation=observation,
             )
             score = imagined.score
@@ -133,6 +144,9 @@ class BeamPlanner(Planner):
         trajectory = self._decode(state, observation, rewards)
         stats["seconds"] = time.perf_counter() - began
         return Plan(trajectory=trajectory, value=score[:, 0].to(observation.device), stats=stats)
+
+    def _critic_toward(self, goal: Tensor | None) -> Critic | None:
+        return self.critic.toward(goal) if isinstance(self.critic, ModelCritic) else self.critic
 
     def _recent(self, history: Trajectory | None) -> Trajectory | None:
         """The last ``context`` transitions."""

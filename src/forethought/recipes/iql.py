@@ -11,6 +11,11 @@ temperature are from the thesis's grid, chosen on U-Maze (``forethought study ta
 temperature 3, batches of 256, rewards scaled by the range of returns; 50,000 updates instead of a
 million. ``bc/TASK-QUALITY``: the same with a temperature of 0, whose policy is the likeliest
 Gaussian one given the data (its critics learn beside it, unused).
+
+``iql/maze-{medium,large}-stitch``: the sparse task of ``envs/maze_reach.py``, with the paper's
+settings for AntMaze, expectile 0.9 and temperature 10. Its rewards there are 0 at the goal and -1
+elsewhere; ours are 100 at the goal and 0 elsewhere, which gives the same values but for a constant
+at discount 0.99, as long as episodes end at the goal alone. ``bc/...``: temperature 0.
 """
 
 from __future__ import annotations
@@ -65,6 +70,27 @@ def locomotion(task: str, quality: str, *, clone: bool = False) -> Experiment:
     )
 
 
+def stitch(layout: str, *, clone: bool = False) -> Experiment:
+    """IQL, or behavior cloning, on short walks in a maze, for one far goal."""
+    experiment = iql_experiment("maze", layout)
+    return replace(
+        experiment,
+        name=f"{'bc' if clone else 'iql'}/maze-{layout}-stitch",
+        dataset=f"maze-{layout}-stitch",
+        env=f"forethought/reach-{layout}-v0",
+        model=IQLConfig(
+            expectile=0.9,
+            temperature=0.0 if clone else 10.0,
+            scale_returns=True,
+            return_range=100.0,
+        ),
+        train=replace(experiment.train, steps=10_000 if clone else 30_000),
+    )
+
+
+for _layout in ("medium", "large"):
+    recipes.register(f"iql/maze-{_layout}-stitch")(lambda layout=_layout: stitch(layout))
+    recipes.register(f"bc/maze-{_layout}-stitch")(lambda layout=_layout: stitch(layout, clone=True))
 for _task in TASKS:
     for _quality in QUALITIES:
         recipes.register(f"iql/{_task}-{_quality}")(

@@ -8,6 +8,10 @@ stop token; -100 in place of a fall's reward), networks are smaller than the the
 some ten), the released runs on thousands of millions. On expert data the model imitates: it has no
 reward tokens, and its planner looks for the likeliest plan (Algorithm 4).
 
+``transformer/maze-{medium,large}-stitch``: a smaller factored model for the sparse task of
+``envs/maze_reach.py``, whose plans of 12 steps see a fifth of the way. It plans by its own
+reward-to-go; ``--planner.critic PATH`` lets the Q of an IQL checkpoint lead instead.
+
 Where the thesis is silent (context of a window, dropout's place, clipping), the released code
 (jannerm/trajectory-transformer, 8834a6e) completes it.
 """
@@ -168,3 +172,36 @@ def four_rooms() -> Experiment:
         planner=BeamPlannerConfig(search="likelihood", beam=16, horizon=3, context=3),
         control=RECEDING,
     )
+
+
+def stitch(layout: str) -> Experiment:
+    """A Trajectory Transformer on short walks in a maze, for one far goal."""
+    tokens = _OFFLINE | {"terminal_reward": "keep", "action_weight": 1.0}
+    return Experiment(
+        name=f"transformer/maze-{layout}-stitch",
+        dataset=f"maze-{layout}-stitch",
+        env=f"forethought/reach-{layout}-v0",
+        model=FactoredTransformerConfig(
+            context=2, horizon=12, **(_SMALL | tokens | {"width": 64, "head_width": 64})
+        ),
+        train=TrainConfig(
+            steps=4_000,
+            batch_size=64,
+            learning_rate=1e-3,
+            weight_decay=0.1,
+            betas=(0.9, 0.95),
+            precision="fp32",
+            save_every=500,
+        ),
+        planner=BeamPlannerConfig(
+            beam=32,
+            horizon=12,
+            context=2,
+            reward=RewardSearch(expand=4, actions=CutOffs(), observations=CutOffs(top=1)),
+        ),
+        control=RECEDING,
+    )
+
+
+for _layout in ("medium", "large"):
+    recipes.register(f"transformer/maze-{_layout}-stitch")(lambda layout=_layout: stitch(layout))

@@ -21,7 +21,7 @@ from forethought.checkpoint import CONFIG, WEIGHTS, load_config, load_model
 from forethought.config import Experiment, PlannerConfig
 from forethought.data.episodes import Episode, EpisodeDataset
 from forethought.datasets.locomotion import behavior_score
-from forethought.evaluation import checkpoint_protocol, make_policy, plan_times
+from forethought.evaluation import checkpoint_protocol, make_policy, plan_times, rounded
 from forethought.models.token_model import TokenTrajectoryModel
 from forethought.planners.reactive import ReactiveConfig
 from forethought.policy import PlanningPolicy
@@ -84,7 +84,7 @@ def learned_row(
     """A recipe's score with its own planner, trained now if it has not been."""
     experiment: Experiment = recipes[recipe]()
     folder, curve = trained(settings, experiment)
-    row = _score(
+    row = score_row(
         folder,
         experiment,
         experiment.require_planner(),
@@ -92,7 +92,7 @@ def learned_row(
         episodes=settings.episodes or episodes,
         seed=settings.seed,
     )
-    training = _training_facts(settings, experiment, folder)
+    training = training_facts(settings, experiment, folder)
     return {**row, "training": training, **({"curve": curve} if curve else {})}
 
 
@@ -110,7 +110,7 @@ def sweep(
         others = {key: value for key, value in change.items() if key != "expand"}
         planner = replace(planner, **others, reward=replace(planner.reward, expand=expand))
         n, seed = settings.episodes or episodes, settings.seed + 1_000
-        row = _score(folder, experiment, planner, "sweep", episodes=n, seed=seed)
+        row = score_row(folder, experiment, planner, "sweep", episodes=n, seed=seed)
         rows.append(row)
     return rows
 
@@ -149,7 +149,7 @@ def _check_same_data(out: Path, dataset: EpisodeDataset) -> None:
         )
 
 
-def _score(
+def score_row(
     folder: Path,
     experiment: Experiment,
     planner: PlannerConfig,
@@ -157,7 +157,12 @@ def _score(
     *,
     episodes: int,
     seed: int,
+    keep_paths: int = 0,
 ) -> dict[str, Any]:
+    """The checkpoint in ``folder`` with ``planner`` in the experiment's environment.
+
+    keep_paths: episodes whose first two observed dimensions are kept
+    """
     policy = make_policy(load_model(folder), planner, experiment.control)
     protocol = checkpoint_protocol(folder, load_config(folder), planner, experiment.control)
     began = time.process_time()
@@ -170,7 +175,8 @@ def _score(
         result.protocol["network_calls"] = round(float(np.mean(policy.plan_calls)), 1)
         result.protocol["alone_ms"] = _plan_alone_ms(policy, result.paths[0])
     lengths = [record["steps"] for record in result.episodes]
-    return row_of(label, result, lengths=lengths)
+    paths = {"paths": [rounded(e.observations[:, :2]) for e in result.paths[:keep_paths]]}
+    return row_of(label, result, lengths=lengths, **(paths if keep_paths else {}))
 
 
 def _plan_alone_ms(policy: PlanningPolicy, episode: Episode) -> dict[str, float]:
@@ -193,9 +199,7 @@ def _plan_alone_ms(policy: PlanningPolicy, episode: Episode) -> dict[str, float]
     return {"wall": round(float(wall), 1), "core": round(float(core), 1)}
 
 
-def _training_facts(
-    settings: StudySettings, experiment: Experiment, folder: Path
-) -> dict[str, Any]:
+def training_facts(settings: StudySettings, experiment: Experiment, folder: Path) -> dict[str, Any]:
     """Updates, tokens or transitions seen, and core-minutes, from steps timed now."""
     file = folder / "training.json"
     facts = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
