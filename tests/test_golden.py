@@ -19,6 +19,7 @@ from forethought.training import TrainingRun
 
 LOSSES = {
     "transformer/four-rooms": 4.607197,
+    "bc/maze-large-stitch": 0.616558,
     "bc/maze-medium-stitch": 0.616558,
     "diffuser/maze-large": 1.689249,
     "diffuser/maze-medium": 1.748157,
@@ -63,6 +64,7 @@ LOSSES = {
     "gamma/walker2d-td2-all": 0.339041,
     "iql/maze-large": 0.510811,
     "iql/maze-medium": 0.510811,
+    "iql/maze-large-stitch": 0.586489,
     "iql/maze-medium-stitch": 0.586489,
     "iql/maze-umaze": 0.510811,
     "iql/multi-large": 0.817187,
@@ -88,6 +90,7 @@ LOSSES = {
     "sac/pendulum": -1.107196,
     "sac/reacher": -1.107196,
     "sac/walker2d": -0.331631,
+    "transformer/maze-large-stitch": 4.453511,
     "transformer/maze-medium-stitch": 4.453511,
 }
 LOCOMOTION = [
