@@ -36,7 +36,9 @@ def dataset() -> EpisodeDataset:
     """Twelve ragged episodes of 5 to 30 steps; some are shorter than a tiny model's window."""
     generator = np.random.default_rng(0)
     lengths = [5, 30, *generator.integers(6, 30, size=10)]
-    return EpisodeDataset.from_episodes([smooth_episode(int(n), generator) for n in lengths])
+    dataset = EpisodeDataset.from_episodes([smooth_episode(int(n), generator) for n in lengths])
+    dataset.contexts = generator.integers(3, size=(len(dataset), 5, 4)).astype(np.uint8)
+    return dataset
 
 
 @pytest.fixture

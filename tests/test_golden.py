@@ -19,6 +19,7 @@ from forethought.training import TrainingRun
 
 LOSSES = {
     "transformer/four-rooms": 4.607197,
+    "transformer/multiroom": 3.237253,
     "bc/maze-large-stitch": 0.616558,
     "bc/maze-medium-stitch": 0.616558,
     "diffuser/maze-large": 1.689249,
@@ -115,7 +116,8 @@ def corridor() -> EpisodeDataset:
     actions = observations[:, :2] * 0.5
     rewards = (observations[:, 0] > 0.9).astype(np.float32)
     starts, ended = np.array([0, 2_001]), np.array([False])
-    return EpisodeDataset(observations, actions, rewards, starts, ended)
+    maps = (np.arange(63).reshape(1, 7, 9) % 4).astype(np.uint8)
+    return EpisodeDataset(observations, actions, rewards, starts, ended, contexts=maps)
 
 
 def loss_after_20_steps(name: str) -> float:

@@ -44,6 +44,14 @@ class RewardObserver(ABC):
         """Rewards (n,) of the last actions in the environments ``rows`` (n,)."""
 
 
+class ContextObserver(ABC):
+    """Capability of a policy: to be shown what each episode takes place in, such as a map."""
+
+    @abstractmethod
+    def observe_contexts(self, contexts: Tensor) -> None:
+        """Contexts (n, ...) of the environments that were just reset."""
+
+
 class ReactivePolicy:
     """Asks the model for an action at every step."""
 
@@ -59,11 +67,12 @@ class ReactivePolicy:
         return self._actor.act(observation, goal)
 
 
-class PlanningPolicy(RewardObserver):
+class PlanningPolicy(RewardObserver, ContextObserver):
     """Plans, acts along the plan, plans again (the outer loop of thesis Algorithm 5).
 
     A planner that looks back (``planner.context``) is given the latest transitions as history, with
-    rewards if it has been told all of them.
+    rewards if it has been told all of them. An episode's context, if there is one, is part of its
+    history.
 
     replan_every: environment steps between plans; 0 = plan once an episode
     goal_time: "fixed" keeps the first plan's arrival time, so later plans get shorter; "receding"
@@ -153,6 +162,10 @@ class PlanningPolicy(RewardObserver):
         for reward, env in zip(rewards, rows.tolist(), strict=True):
             self._past[env].add_reward(reward)
 
+    def observe_contexts(self, contexts: Tensor) -> None:
+        for past, context in zip(self._past, contexts, strict=True):
+            past.context = context
+
     def forget(self, envs: Sequence[int]) -> None:
         """Drop these environments' plans: the next call plans anew for them."""
         for env in envs:
@@ -179,7 +192,7 @@ class PlanningPolicy(RewardObserver):
         plan = self.planner.plan(
             observation,
             goal=goal,
-            history=self._past[env].history(),
+            history=self._past[env].history(observation),
             previous=None if previous is None else replace(previous, elapsed=self._elapsed(env)),
             remaining=torch.tensor([self._arrivals[env]]) if fixed else None,
             generator=[self._generators[env]],
@@ -198,7 +211,7 @@ class PlanningPolicy(RewardObserver):
     def _replan_together(
         self, envs: Sequence[int], observation: Tensor, goal: Tensor | None
     ) -> None:
-        histories = [self._past[env].history() for env in envs]
+        histories = [self._past[env].history(observation) for env in envs]
         plan = self.planner.plan(
             observation,
             goal=goal,
@@ -246,6 +259,7 @@ class _Past:
 
     def __init__(self, length: int) -> None:
         self._length = length
+        self.context: Tensor | None = None  # of the episode
         self._observations: list[Tensor] = []
         self._actions: list[Tensor] = []
         self._rewards: list[Tensor] = []
@@ -269,17 +283,27 @@ class _Past:
         """Its length, and whether its rewards are known."""
         return len(self._actions), len(self._rewards) == len(self._actions)
 
-    def history(self) -> Trajectory | None:
-        """(1, n, dim), oldest first; None at an episode's first step."""
+    def history(self, observation: Tensor) -> Trajectory | None:
+        """(1, n, dim), oldest first; None if nothing is known. At an episode's first step, n is 0
+        and the sizes are those of observation (1, O)."""
+        context = None if self.context is None else self.context[None]
         if not self._actions:
-            return None
+            return None if context is None else _without_past(observation, context)
         known = len(self._rewards) == len(self._actions)
         return Trajectory(
             observations=torch.stack(self._observations)[None],
             actions=torch.stack(self._actions)[None],
             times=torch.arange(-len(self._actions), 0),
             rewards=torch.stack(self._rewards)[None] if known else None,
+            context=context,
         )
+
+
+def _without_past(observation: Tensor, context: Tensor) -> Trajectory:
+    """No transition (1, 0, dim), only a context."""
+    nothing = observation.new_zeros(1, 0, observation.shape[-1])
+    times = torch.zeros(0, dtype=torch.int64)
+    return Trajectory(observations=nothing, actions=nothing, times=times, context=context)
 
 
 def _joined(histories: list[Trajectory]) -> Trajectory | None:
@@ -287,9 +311,11 @@ def _joined(histories: list[Trajectory]) -> Trajectory | None:
     if not histories:
         return None
     rewards = [h.rewards for h in histories if h.rewards is not None]
+    contexts = [h.context for h in histories if h.context is not None]
     return Trajectory(
         observations=torch.cat([h.observations for h in histories]),
         actions=torch.cat([h.actions for h in histories]),
         times=histories[0].times,
         rewards=torch.cat(rewards) if rewards else None,
+        context=torch.cat(contexts) if contexts else None,
     )

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from forethought.data.episodes import Episode
-from forethought.policy import Policy, RewardObserver
+from forethought.policy import ContextObserver, Policy, RewardObserver
 from forethought.scores import mean_and_interval, normalized_score
 
 GoalOf = Callable[[gymnasium.Env], np.ndarray]
@@ -72,6 +72,7 @@ class _Recorder:
         self.env, self.seed = env, seed
         observation, _ = env.reset(seed=seed)
         self.goal = goal_of(env)
+        self.context = env.get_wrapper_attr("context") if env.has_wrapper_attr("context") else None
         self.observations = [np.array(observation, dtype=np.float32)]  # a copy: it may be reused
         self.actions: list[np.ndarray] = []
         self.rewards: list[float] = []
@@ -80,7 +81,9 @@ class _Recorder:
 
     def step(self, action: np.ndarray) -> bool:
         """Act; True while the episode goes on."""
-        observation, reward, terminated, truncated, info = self.env.step(action)
+        discrete = isinstance(self.env.action_space, gymnasium.spaces.Discrete)
+        taken = int(action[0]) if discrete else action
+        observation, reward, terminated, truncated, info = self.env.step(taken)
         self.observations.append(np.array(observation, dtype=np.float32))
         self.actions.append(action)
         self.rewards.append(float(reward))
@@ -96,6 +99,7 @@ class _Recorder:
             self.terminated,
             successes=np.asarray(self.successes),
             goal=self.goal,
+            context=self.context,
             seed=self.seed,
         )
 
@@ -105,6 +109,9 @@ def _run_wave(
 ) -> list[Episode]:
     recorders = [_Recorder(env, seed, goal_of) for env, seed in zip(envs, seeds, strict=True)]
     policy.reset(len(envs), seeds)
+    contexts = [r.context for r in recorders if r.context is not None]
+    if contexts and isinstance(policy, ContextObserver):
+        policy.observe_contexts(torch.from_numpy(np.stack(contexts)))
     live = list(range(len(envs)))
     while live:
         observation = _stack([recorders[i].observations[-1] for i in live])
@@ -120,8 +127,11 @@ def _run_wave(
 
 
 def _legal(env: gymnasium.Env, action: np.ndarray) -> np.ndarray:
-    """The action as the environment will take it: clipped to its box, as the record should say."""
+    """The action (A,) as the environment will take it, and as the record should say: clipped to its
+    box, or the nearest index of a discrete one."""
     space = env.action_space
+    if isinstance(space, gymnasium.spaces.Discrete):
+        return np.clip(np.rint(action), 0, space.n - 1).astype(np.int64)
     if isinstance(space, gymnasium.spaces.Box):
         return np.clip(action, space.low, space.high)
     return action

@@ -30,7 +30,8 @@ Value = TypeVar("Value", bound="_TensorValue")
 class Spaces:
     """Sizes of an environment's spaces; all that a model needs to be built empty.
 
-    ``n_actions`` set means discrete actions, stored as one column of indices.
+    ``n_actions`` set means discrete actions, stored as one column of indices. ``context_shape`` is
+    that of an episode's context, such as a map.
     """
 
     observation_dim: int

@@ -19,6 +19,13 @@ OPTIONS = {
     "plain": {},
     "released": {"hide_returns": True, "return_token": "without_reward", "stop_token": True},
     "imitation": {"reward_token": False, "return_token": "none", "goal": "final"},
+    "map": {
+        "reward_token": False,
+        "return_token": "none",
+        "goal": "final",
+        "goal_dims": (1,),
+        "map_kinds": 3,
+    },
     "hidden": {"hidden_share": 0.5},
     "rotary": {"positions": "rotary"},
     "band": {"positions": "rotary", "band": 1, "hide_returns": True},
@@ -48,13 +55,14 @@ def situation(config, dataset, past: int = 2, batch: int = 3):
     """Histories, observations and goals as ``begin`` takes them, and the table of the windows."""
     window = config.view(dataset)[np.arange(batch) * 7 + 1]
     history = None
-    if past:
+    if past or config.map_kinds:
         history = Trajectory(
             observations=window.observations[:, :past],
             actions=window.actions[:, :past],
             times=window.times[:past],
             rewards=window.rewards[:, :past],
             returns_to_go=window.returns_to_go[:, :past],
+            context=window.context,
         )
     return history, window.observations[:, past], window.goal
 
@@ -104,8 +112,8 @@ def test_cached_decoding_equals_the_training_forward(case, dataset):
     seen = torch.stack(grow(model, state, steps, beams=1)[:steps], dim=2)
     table = torch.cat([state.prefix[:, None], state.tokens[:, :1]], dim=-1)
     table = table.view(len(observation), config.window, columns)
-    goal_tokens = None if goal is None else model.tokens.encode_observations(goal)
-    outputs = model._mask(model.predict_table(table, goal_tokens)).flatten(1, 2)
+    condition = model.condition(goal, None if history is None else history.context)
+    outputs = model._mask(model.predict_table(table, condition)).flatten(1, 2)
     expected = outputs[:, config.context * columns + start :]
     ours = seen[:, 0, :, : expected.shape[-1]]
     torch.testing.assert_close(ours, expected, rtol=0, atol=1e-8)
@@ -173,7 +181,7 @@ def test_sliding_equals_a_new_start_with_the_latest_transitions(case, dataset):
         assert state.dropped, "the sequence has outgrown the window"
         table = state.kept().flatten(0, 1).unflatten(1, (-1, columns))
         full = torch.cat([table, torch.zeros(6, 1, columns, dtype=torch.int64)], dim=1)
-        expected = model.predict_table(full, None)[:, -1, 0].view(3, 2, -1)
+        expected = model.predict_table(full)[:, -1, 0].view(3, 2, -1)
         ours = state.next_logits()[..., : expected.shape[-1]]
         torch.testing.assert_close(ours, expected, rtol=0, atol=1e-8)
     with pytest.raises(ValueError, match="crop is 1 transitions; use 0 .* or 2 to 5"):
@@ -208,12 +216,12 @@ def test_a_token_depends_on_all_before_it_and_on_none_after(config, dataset):
     model = built(config, dataset).requires_grad_(False)
     batch = config.view(dataset)[np.array([3])]
     table = model.tokens.encode(batch)
-    before = model.predict_table(table, None).flatten(1, 2)[0]
+    before = model.predict_table(table).flatten(1, 2)[0]
     flat = table.flatten()
     for place in (0, 4, 13, 20):
         other = flat.clone()
         other[place] = (other[place] + 1) % config.n_bins
-        after = model.predict_table(other.view(table.shape), None).flatten(1, 2)[0]
+        after = model.predict_table(other.view(table.shape)).flatten(1, 2)[0]
         changed = (after - before).abs().amax(dim=-1) > 1e-12
         assert not changed[: place + 1].any() and changed[place + 1 :].all()
 
@@ -222,9 +230,9 @@ def test_a_token_depends_on_all_before_it_and_on_none_after(config, dataset):
 def test_hidden_returns_influence_no_other_transition(name, dataset):
     model = built(CASES[name], dataset)
     table = model.tokens.encode(CASES[name].view(dataset)[np.array([3])])
-    before = model.predict_table(table, None)
+    before = model.predict_table(table)
     table[:, 1, model.tokens.return_column] = 5 - table[:, 1, model.tokens.return_column]
-    after = model.predict_table(table, None)
+    after = model.predict_table(table)
     first = 2 if name.startswith("factored") else 3  # flat: the token's own place predicts s_2^0
     torch.testing.assert_close(after[:, first:], before[:, first:], rtol=0, atol=1e-12)
     torch.testing.assert_close(after[:, 2, 1:], before[:, 2, 1:], rtol=0, atol=1e-12)
@@ -245,7 +253,7 @@ def test_unknown_rewards_of_the_past_are_filled_with_the_likeliest(config, datas
     columns, reward = model.tokens.columns, model.tokens.reward_column
     table = prefixes[0][:, : 2 * columns].view(3, 2, columns)
     for row in range(2):
-        predicted = model.predict_table(table, None)[:, row]
+        predicted = model.predict_table(table)[:, row]
         for column in (reward, reward + 1):
             torch.testing.assert_close(table[:, row, column], predicted[:, column].argmax(-1))
 

@@ -28,6 +28,7 @@ from forethought.types import Spaces
 
 FORMAT_VERSION = 1
 _ARRAYS = ("observations", "actions", "rewards", "starts", "terminated")
+_OPTIONAL = ("goal_changes", "contexts")
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Episode:
     """One episode: observations (T + 1, O), actions (T, A), rewards (T,).
 
     successes: (T,) bool, at the goal after each step;  goal: (O,)
+    context: what the whole episode was seen under, such as a map; any shape
     seed: that made it, if it was rolled out
     """
 
@@ -44,6 +46,7 @@ class Episode:
     terminated: bool = False
     successes: np.ndarray | None = None
     goal: np.ndarray | None = None
+    context: np.ndarray | None = None
     seed: int | None = None
 
     def __post_init__(self) -> None:
@@ -65,6 +68,7 @@ class EpisodeDataset:
     starts: (episodes + 1,) int64;  terminated: (episodes,) bool
     goal_changes: rows at which the data's controller took a new goal, if known (lost in ``filter``,
         ``split`` and ``cut``, which renumber the rows)
+    contexts: (episodes, ...), one for each episode, or None
     metadata: JSON-able facts, such as the environment's id, the builder and its seed
     """
 
@@ -77,6 +81,7 @@ class EpisodeDataset:
         terminated: np.ndarray,
         *,
         goal_changes: np.ndarray | None = None,
+        contexts: np.ndarray | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> None:
         self.observations = observations
@@ -85,6 +90,7 @@ class EpisodeDataset:
         self.starts = starts
         self.terminated = terminated
         self.goal_changes = goal_changes
+        self.contexts = contexts
         self.metadata = dict(metadata or {})
         self._check_shapes()
 
@@ -107,6 +113,10 @@ class EpisodeDataset:
             )
         if np.diff(self.starts).min() < 2 or len(self.terminated) != len(self.starts) - 1:
             raise ValueError("every episode needs at least one step and one `terminated` flag")
+        if self.contexts is not None and len(self.contexts) != len(self.terminated):
+            raise ValueError(
+                f"{len(self.contexts)} contexts for {len(self.terminated)} episodes; give one each"
+            )
 
     @classmethod
     def from_episodes(cls, episodes: Sequence[Episode], /, **metadata: Any) -> EpisodeDataset:
@@ -120,12 +130,16 @@ class EpisodeDataset:
                 f"A; got rows of shapes {sorted(shapes)}"
             )
         lengths = np.array([len(episode) + 1 for episode in episodes])
+        contexts = [e.context for e in episodes if e.context is not None]
+        if contexts and len({context.shape for context in contexts}) > 1:
+            raise ValueError("the contexts of all episodes need one shape")
         return cls(
             np.concatenate([e.observations for e in episodes]).astype(np.float32),
             np.concatenate([np.pad(e.actions, ((0, 1), (0, 0))) for e in episodes]),
             np.concatenate([np.pad(e.rewards, (0, 1)) for e in episodes]).astype(np.float32),
             np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
             np.array([e.terminated for e in episodes], dtype=bool),
+            contexts=np.stack(contexts) if contexts else None,
             metadata=metadata,
         )
 
@@ -140,6 +154,7 @@ class EpisodeDataset:
             self.actions[first : end - 1],
             self.rewards[first : end - 1],
             bool(self.terminated[index]),
+            context=None if self.contexts is None else self.contexts[index],
         )
 
     def __iter__(self) -> Iterator[Episode]:
@@ -157,6 +172,7 @@ class EpisodeDataset:
             observation_dim=self.observations.shape[1],
             action_dim=self.actions.shape[1],
             n_actions=self.metadata.get("n_actions"),
+            context_shape=() if self.contexts is None else self.contexts.shape[1:],
         )
 
     @property
@@ -165,6 +181,8 @@ class EpisodeDataset:
         digest = hashlib.sha256()
         for name in _ARRAYS:
             digest.update(np.ascontiguousarray(getattr(self, name)).data)
+        if self.contexts is not None:
+            digest.update(np.ascontiguousarray(self.contexts).data)
         return digest.hexdigest()[:16]
 
     def filter(self, keep: Callable[[Episode], bool]) -> EpisodeDataset:
@@ -207,9 +225,14 @@ class EpisodeDataset:
         owner = np.searchsorted(self.starts, starts[:-1][kept], side="right") - 1
         terminated = self.terminated[owner] & ended
         new_starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        meta = self.metadata
         return EpisodeDataset(
-            self.observations[index], actions, rewards, new_starts, terminated, metadata=meta
+            self.observations[index],
+            actions,
+            rewards,
+            new_starts,
+            terminated,
+            contexts=None if self.contexts is None else self.contexts[owner],
+            metadata=self.metadata,
         )
 
     @property
@@ -242,7 +265,7 @@ class EpisodeDataset:
         replaced = path.with_name(f"{scratch.name}.old")
         scratch.mkdir()
         try:
-            for name in (*_ARRAYS, "goal_changes"):
+            for name in (*_ARRAYS, *_OPTIONAL):
                 array = getattr(self, name)
                 if array is not None:
                     np.save(scratch / f"{name}.npy", array)
@@ -276,10 +299,10 @@ class EpisodeDataset:
             )
         header = _read_header(header_file)
         arrays = {name: _open_array(path / f"{name}.npy") for name in _ARRAYS}
-        optional = path / "goal_changes.npy"
-        changes = _open_array(optional) if optional.exists() else None
+        files = {name: path / f"{name}.npy" for name in _OPTIONAL}
+        optional = {name: _open_array(file) for name, file in files.items() if file.exists()}
         try:
-            dataset = cls(**arrays, goal_changes=changes, metadata=header["metadata"])
+            dataset = cls(**arrays, **optional, metadata=header["metadata"])
         except ValueError as error:
             raise ValueError(f"data set {path}: {error}") from error
         if dataset.n_steps != header["steps"]:

@@ -203,5 +203,6 @@ def with_terminal_reward(
         rewards,
         dataset.starts,
         dataset.terminated,
+        contexts=dataset.contexts,
         metadata=dataset.metadata,
     )

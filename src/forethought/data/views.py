@@ -50,6 +50,8 @@ class Windows:
     discount: also return rewards and returns-to-go with this discount, and where the episode
         terminated (stride 1 only)
     goal: "final" also returns the episode's last observation
+
+    The episode's context is returned if the data has any.
     """
 
     def __init__(
@@ -124,6 +126,8 @@ class Windows:
             extras["terminated"] = torch.from_numpy(ends)
         if self._with_goal:
             extras["goal"] = torch.from_numpy(data.observations[last])
+        if data.contexts is not None:
+            extras["context"] = torch.from_numpy(data.contexts[episode])
         return Trajectory(
             observations=observations,
             actions=actions,

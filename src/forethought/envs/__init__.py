@@ -5,6 +5,7 @@ from gymnasium import register
 from forethought.envs.four_rooms import STEP_LIMIT as FOUR_ROOMS_STEPS
 from forethought.envs.maze import LAYOUTS, REFERENCE_RETURNS, STEP_LIMITS
 from forethought.envs.maze_reach import REACH_LIMITS
+from forethought.envs.multiroom import STEP_LIMIT as MULTIROOM_STEPS
 
 for _task, _goal in (("maze2d", "fixed"), ("multi2d", "random")):
     for _layout in LAYOUTS:
@@ -39,6 +40,13 @@ register(
     id="forethought/four-rooms-v0",
     entry_point="forethought.envs.four_rooms:FourRoomsEnv",
     max_episode_steps=FOUR_ROOMS_STEPS,
+    kwargs={"reference_returns": None},
+)
+
+register(
+    id="forethought/multiroom-v0",
+    entry_point="forethought.envs.multiroom:MultiRoomEnv",
+    max_episode_steps=MULTIROOM_STEPS,
     kwargs={"reference_returns": None},
 )
 

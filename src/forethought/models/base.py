@@ -323,7 +323,8 @@ class TokenModel(ABC):
         """Sequences after past transitions (batch, c, dim), the observation (batch, O) and the goal
         (batch, O), in environment units; NaN marks a hidden dimension of an observation.
 
-        history: rewards and returns-to-go that it lacks are filled in by the model
+        history: rewards and returns-to-go that it lacks are filled in by the model; its context,
+            if the model wants one, belongs to the episode
         cache: keep what the network has computed; without it, every token is a pass over all
         crop: where a sequence would outgrow the context, go on with its latest ``crop`` transitions
             (the current one is one of them), computed anew; 0 = refuse

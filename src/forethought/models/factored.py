@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from forethought.models.token_model import TokenModelConfig, TokenTrajectoryModel
-from forethought.models.token_state import SequenceState
+from forethought.models.token_state import UNCONDITIONED, Condition, SequenceState
 from forethought.nn.gpt import GPT
 from forethought.registry import models
 from forethought.types import Spaces
@@ -86,8 +86,9 @@ class FactoredNetwork(nn.Module):
         self.biases = nn.ParameterList(nn.Parameter(torch.zeros(columns, inner)) for _ in sizes)
         self.head = nn.Parameter(0.02 * torch.randn(columns, outputs, inner))
 
-    def forward(self, table: Tensor, goal: Tensor | None) -> Tensor:
-        inputs = torch.cat([self.lead_in(len(table), goal), self.summarize(table[:, :-1])], dim=1)
+    def forward(self, table: Tensor, condition: Condition) -> Tensor:
+        lead_in = self.lead_in(len(table), condition)
+        inputs = torch.cat([lead_in, self.summarize(table[:, :-1], condition.map)], dim=1)
         parts = self.embed_parts(table, 0)
         before = parts.cumsum(dim=2) - parts  # of the columns before each
         h = self.condition(self.gpt(inputs))[:, :, None] + before  # (B, H, columns, inner)
@@ -95,23 +96,26 @@ class FactoredNetwork(nn.Module):
             h = h + F.gelu(torch.einsum("bhdi,doi->bhdo", _normalized(h), layer) + bias)
         return torch.einsum("bhdi,dvi->bhdv", _normalized(h), self.head)
 
-    def lead_in(self, batch: int, goal: Tensor | None) -> Tensor:
+    def lead_in(self, batch: int, condition: Condition) -> Tensor:
         """(batch, 1, width): what stands before the first transition, the goal included."""
-        begin = self.begin.expand(batch, -1, -1)
+        lead, goal = self.begin.expand(batch, -1, -1), condition.goal
+        if condition.map is not None:
+            lead = lead + condition.map[:, None]
         if goal is None:
-            return begin
+            return lead
         places = torch.arange(goal.shape[1], device=goal.device) + self.columns
         goal_sum = self.embedding(goal + places * self.vocabulary).sum(dim=1, keepdim=True)
-        return begin + goal_sum + self.mix(goal_sum)
+        return lead + goal_sum + self.mix(goal_sum)
 
-    def summarize(self, rows: Tensor) -> Tensor:
-        """(..., width) of whole transitions (..., columns)."""
+    def summarize(self, rows: Tensor, shift: Tensor | None = None) -> Tensor:
+        """(batch, n, width) of whole transitions (batch, n, columns), plus shift (batch, width)."""
         columns = torch.arange(self.columns, device=rows.device)
         embedded = self.embedding(rows + columns * self.vocabulary)
         if self.hidden_column is not None:
             embedded = embedded * (columns != self.hidden_column)[:, None]
         total = embedded.sum(dim=-2)
-        return total + self.mix(total)
+        summary = total + self.mix(total)
+        return summary if shift is None else summary + shift[:, None]
 
     def embed_parts(self, tokens: Tensor, first: int) -> Tensor:
         """(..., n, inner) for tokens (..., n) of the columns from ``first`` on."""
@@ -141,22 +145,22 @@ class FactoredTransformer(TokenTrajectoryModel):
         self.network = FactoredNetwork(
             config,
             columns=self.tokens.columns,
-            goal_columns=spaces.observation_dim if config.goal != "none" else 0,
+            goal_columns=len(self.goal_dims),
             vocabulary=config.n_bins + 2,
             outputs=config.n_bins + int(config.stop_token),
             hidden_column=self.neglected,
         )
 
-    def predict_table(self, table: Tensor, goal: Tensor | None) -> Tensor:
-        return self.network(table, goal)
+    def predict_table(self, table: Tensor, condition: Condition = UNCONDITIONED) -> Tensor:
+        return self.network(table, condition)
 
     def _new_state(
-        self, batch: int, goal: Tensor | None, cache: bool, crop: int, expected: int
+        self, batch: int, condition: Condition, cache: bool, crop: int, expected: int
     ) -> FactoredState:
         return FactoredState(
             self,
             batch,
-            goal=goal,
+            condition=condition,
             cache=cache,
             crop=crop,
             expected=expected,
@@ -172,7 +176,7 @@ class FactoredState(SequenceState):
         model: FactoredTransformer,
         batch: int,
         *,
-        goal: Tensor | None,
+        condition: Condition,
         cache: bool,
         crop: int,
         expected: int,
@@ -182,7 +186,7 @@ class FactoredState(SequenceState):
             model.tokens,
             model.network.gpt,
             batch,
-            goal=goal,
+            condition=condition,
             window=window,
             cache=cache,
             crop=crop,
@@ -218,15 +222,17 @@ class FactoredState(SequenceState):
         assert self.cache is not None, "without a cache nothing is advanced"
         columns, network = self.layout.columns, self._network
         if not self._sealed:
-            parts = [] if self.cache.length else [network.lead_in(len(self.tokens), self.goal)]
+            parts = [] if self.cache.length else [network.lead_in(len(self.tokens), self.condition)]
             if whole > self._seen:
                 rows = self.tokens[:, 0, self._seen * columns : whole * columns]
-                parts.append(network.summarize(rows.unflatten(1, (-1, columns))))
+                rows = rows.unflatten(1, (-1, columns))
+                parts.append(network.summarize(rows, self.condition.map))
             x = torch.cat(parts, dim=1)
             stored = torch.ones(x.shape[1], dtype=torch.bool, device=x.device)
             outputs = self.gpt.extend(x, self.cache, stored)[:, -1:]
         else:
-            x = network.summarize(self.latest(columns + self.column)[..., :columns])
+            latest = self.latest(columns + self.column)[..., :columns]
+            x = network.summarize(latest, self.condition.map)
             outputs = self.gpt.step(x, self.cache)
         self._sum, self._seen = network.condition(outputs), whole
 
@@ -251,10 +257,9 @@ class FactoredState(SequenceState):
         kept, columns = self.kept(), self.layout.columns
         batch, beams, n = kept.shape
         rows = kept[..., : n - self.column].flatten(0, 1).unflatten(1, (-1, columns))
-        goal = None if self.goal is None else self.goal.repeat_interleave(beams, dim=0)
-        x = torch.cat(
-            [self._network.lead_in(batch * beams, goal), self._network.summarize(rows)], dim=1
-        )
+        condition, network = self.condition.repeat(beams), self._network
+        lead_in = network.lead_in(batch * beams, condition)
+        x = torch.cat([lead_in, network.summarize(rows, condition.map)], dim=1)
         outputs, cached = self.gpt.prefill(x)
         return outputs[:, -1].unflatten(0, (batch, beams)), cached
 

@@ -32,8 +32,9 @@ from forethought.data.trajectory_tokens import (
 )
 from forethought.data.views import Windows
 from forethought.models.base import Model, TokenModel
-from forethought.models.token_state import SequenceState
+from forethought.models.token_state import UNCONDITIONED, Condition, SequenceState
 from forethought.nn.gpt import GPT, DropoutPlace, PositionKind
+from forethought.nn.map_encoder import MapEncoder
 from forethought.types import Spaces, Trajectory
 
 
@@ -66,6 +67,11 @@ class TokenModelConfig(ModelConfig):
     token (released code: of every dimension)"""
     goal: Literal["none", "final"] = "none"
     """condition on the episode's last observation, put before everything else (thesis 4.3)"""
+    goal_dims: tuple[int, ...] = ()
+    """dimensions of the observation that a goal shows; all by default"""
+    map_kinds: int = 0
+    """kinds of cells of the episode's context, a map of integers that a small convolutional network
+    sees and adds to all embeddings (thesis B.6); 0 = no map"""
     hidden_share: float = 0.0
     """probability with which each dimension of an observation is hidden (thesis 4.4: 0.5)"""
     action_weight: float = 1.0
@@ -135,6 +141,14 @@ class TokenTrajectoryModel(Model, TokenModel):
             returns=config.return_token,
             discount=config.discount,
         )
+        wanted = config.goal_dims or tuple(range(spaces.observation_dim))
+        self.goal_dims = wanted if self.wants_goal else ()
+        if any(not 0 <= dim < spaces.observation_dim for dim in self.goal_dims):
+            raise ValueError(
+                f"model.goal_dims {config.goal_dims}: observations have dimensions 0 to "
+                f"{spaces.observation_dim - 1}"
+            )
+        self.map_encoder = self._build_map_encoder(config, spaces)
         self.register_buffer("trained", torch.zeros((), dtype=torch.bool))
         self.register_buffer("bins_digest", torch.zeros((), dtype=torch.int64))
         bins = torch.arange(config.n_bins + int(config.stop_token))
@@ -143,6 +157,34 @@ class TokenTrajectoryModel(Model, TokenModel):
         illegal[1:, config.n_bins :] = True  # an episode ends between transitions
         self.register_buffer("illegal", illegal, persistent=False)  # (columns, outputs)
         self._illegal_columns = illegal.any(dim=1).tolist()
+
+    @staticmethod
+    def _build_map_encoder(config: TokenModelConfig, spaces: Spaces) -> MapEncoder | None:
+        if not config.map_kinds:
+            return None
+        if len(spaces.context_shape) != 2:
+            raise ValueError(
+                f"model.map_kinds {config.map_kinds} needs data whose episodes have maps (height, "
+                f"width) as contexts; this data's contexts have shape {spaces.context_shape}"
+            )
+        height, width = spaces.context_shape
+        return MapEncoder(config.map_kinds, height, width, config.width)
+
+    def condition(self, goal: Tensor | None, context: Tensor | None) -> Condition:
+        """What the network is told of goals (batch, O) and maps (batch, height, width)."""
+        tokens = seen = None
+        if self.wants_goal:
+            if goal is None:
+                raise ValueError("this model needs a goal (model.goal final); got none")
+            tokens = self.tokens.encode_observations(goal)[:, list(self.goal_dims)]
+        if self.map_encoder is not None:
+            if context is None:
+                raise ValueError(
+                    "this model needs the episode's map (model.map_kinds): the context of its "
+                    "batch or history; got none"
+                )
+            seen = self.map_encoder(context)
+        return Condition(tokens, seen)
 
     @property
     def neglected(self) -> int | None:
@@ -179,11 +221,8 @@ class TokenTrajectoryModel(Model, TokenModel):
             inputs = targets.clone()
             inputs[..., : self.tokens.action_start].masked_fill_(hide, self.tokens.hidden)
             weight[..., : self.tokens.action_start] *= ~hide
-        goal = None
-        if self.config.goal != "none":
-            assert batch.goal is not None, "this model's view gives a goal with every window"
-            goal = self.tokens.encode_observations(batch.goal)
-        logits = self._mask(self.predict_table(inputs, goal))
+        condition = self.condition(batch.goal, batch.context)
+        logits = self._mask(self.predict_table(inputs, condition))
         entropy = F.cross_entropy(
             logits.flatten(0, -2).float(), targets.flatten(), reduction="none"
         ).view(targets.shape)
@@ -251,12 +290,10 @@ class TokenTrajectoryModel(Model, TokenModel):
     ) -> SequenceState:
         self._check_bins()
         device = self.tokens.tokenizer.edges.device
-        if (goal is None) != (self.config.goal == "none"):
-            wants = "wants no goal" if self.config.goal == "none" else "needs a goal"
-            raise ValueError(
-                f"this model {wants} (model.goal {self.config.goal}); got "
-                f"{'none' if goal is None else 'one'}"
-            )
+        if goal is not None and not self.wants_goal:
+            raise ValueError("this model wants no goal (model.goal none); got one")
+        context = None if history is None else history.context
+        condition = self.condition(*(None if x is None else x.to(device) for x in (goal, context)))
         known = [self.tokens.encode_observations(observation.to(device))]
         if history is not None and history.horizon:
             if crop:
@@ -268,10 +305,7 @@ class TokenTrajectoryModel(Model, TokenModel):
                     f"the present one; this model was trained on windows of {self.window}"
                 )
             known.insert(0, self.tokens.encode(history.to(device)).flatten(1))
-        goal_tokens = None
-        if goal is not None:
-            goal_tokens = self.tokens.encode_observations(goal.to(device))
-        state = self._new_state(len(observation), goal_tokens, cache, crop, expected)
+        state = self._new_state(len(observation), condition, cache, crop, expected)
         state.load_prefix(torch.cat(known, dim=1), self.neglected)
         return state
 
@@ -292,14 +326,14 @@ class TokenTrajectoryModel(Model, TokenModel):
             )
 
     @abstractmethod
-    def predict_table(self, table: Tensor, goal: Tensor | None) -> Tensor:
+    def predict_table(self, table: Tensor, condition: Condition = UNCONDITIONED) -> Tensor:
         """Outputs (B, H, columns, V or V + 1) for each token of a table, given those before it."""
 
     @abstractmethod
     def _new_state(
-        self, batch: int, goal: Tensor | None, cache: bool, crop: int, expected: int
+        self, batch: int, condition: Condition, cache: bool, crop: int, expected: int
     ) -> SequenceState:
-        """A state that has seen nothing but the goal's tokens (batch, O)."""
+        """A state that has seen nothing but its condition."""
 
 
 def _from_row(trajectory: Trajectory, first: int) -> Trajectory:

@@ -9,6 +9,7 @@ prediction cost nothing. A network offers three ways to take them in: ``extend``
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,10 +20,31 @@ from forethought.nn.beam_cache import BeamCache
 from forethought.nn.gpt import GPT
 
 
+@dataclass(frozen=True)
+class Condition:
+    """What whole sequences are seen under.
+
+    goal: (batch, goal columns) tokens put in front;  map: (batch, width) added to every embedding
+    """
+
+    goal: Tensor | None = None
+    map: Tensor | None = None
+
+    def repeat(self, times: int) -> Condition:
+        """Each sequence ``times`` times."""
+        goal, seen = (
+            None if x is None else x.repeat_interleave(times, dim=0) for x in (self.goal, self.map)
+        )
+        return Condition(goal, seen)
+
+
+UNCONDITIONED = Condition()
+
+
 class SequenceState(TokenState):
     """Record and bookkeeping; subclasses say how their network takes tokens in.
 
-    layout: columns of a transition;  gpt: whose cache is used;  goal: (batch, O) tokens or None
+    layout: columns of a transition;  gpt: whose cache is used
     window: transitions that fit the network, or 0 if it can roll on for ever
     cache, crop, expected: as in ``TokenModel.begin``; here ``expected`` counts the cache's tokens
     """
@@ -33,7 +55,7 @@ class SequenceState(TokenState):
         gpt: GPT,
         batch: int,
         *,
-        goal: Tensor | None,
+        condition: Condition,
         window: int,
         cache: bool,
         crop: int,
@@ -44,7 +66,7 @@ class SequenceState(TokenState):
                 f"crop is {crop} transitions; use 0 (refuse sequences longer than the context) or "
                 f"2 to {window}, the transitions this model was built for"
             )
-        self.layout, self.gpt, self.goal = layout, gpt, goal
+        self.layout, self.gpt, self.condition = layout, gpt, condition
         self.window, self.crop = window, crop
         device = gpt.norm.weight.device
         # room for all tokens that are expected, and for a longest history

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from forethought.models.token_model import TokenModelConfig, TokenTrajectoryModel
-from forethought.models.token_state import SequenceState
+from forethought.models.token_state import UNCONDITIONED, Condition, SequenceState
 from forethought.nn.gpt import GPT
 from forethought.registry import models
 from forethought.types import Spaces, Trajectory
@@ -77,39 +77,47 @@ class TokenNetwork(nn.Module):
         heads = columns if config.head == "per_column" else 1
         self.head = nn.Parameter(0.02 * torch.randn(heads, outputs, config.width))
 
-    def forward(self, table: Tensor, goal: Tensor | None) -> Tensor:
+    def forward(self, table: Tensor, condition: Condition) -> Tensor:
         _, rows, columns = table.shape
-        inputs = self._inputs(table, goal)
+        inputs = self.inputs(table.flatten(1)[:, :-1], condition)
         outputs = self.gpt(inputs, self.hidden_inputs(inputs.shape[1]))
         outputs = outputs[:, self.lead - 1 :].unflatten(1, (rows, columns))
         return torch.einsum("bhdw,dvw->bhdv", outputs, self.head.expand(columns, -1, -1))
 
-    def attention(self, table: Tensor, goal: Tensor | None) -> Tensor:
+    def attention(self, table: Tensor, condition: Condition) -> Tensor:
         """(depth, batch, heads, rows * columns, inputs): what each token's prediction attends to;
         the first ``lead`` inputs come before the first token."""
-        inputs = self._inputs(table, goal)
+        inputs = self.inputs(table.flatten(1)[:, :-1], condition)
         tables = self.gpt.attention(inputs, self.hidden_inputs(inputs.shape[1]))
         return tables[..., self.lead - 1 :, :]
 
-    def _inputs(self, table: Tensor, goal: Tensor | None) -> Tensor:
-        tokens = self.embed(table.flatten(1)[:, :-1], 0)
-        return torch.cat([self.lead_in(len(table), goal), tokens], dim=1)
+    def inputs(self, tokens: Tensor, condition: Condition) -> Tensor:
+        """(batch, lead + n, width) for tokens (batch, n) from the first column on."""
+        after = self.embed(tokens, 0, condition.map)
+        return torch.cat([self.lead_in(len(tokens), condition), after], dim=1)
 
-    def lead_in(self, batch: int, goal: Tensor | None) -> Tensor:
+    def lead_in(self, batch: int, condition: Condition) -> Tensor:
         """(batch, lead, width): the begin vector and the goal's tokens."""
         begin = self.begin.expand(batch, -1, -1)
-        if goal is None:
+        if condition.map is not None:
+            begin = begin + condition.map[:, None]
+        if condition.goal is None:
             return begin
-        return torch.cat([begin, self.embed(goal, self.columns)], dim=1)
+        goal = self.embed(condition.goal, self.columns, condition.map)
+        return torch.cat([begin, goal], dim=1)
 
-    def embed(self, tokens: Tensor, first_column: int) -> Tensor:
-        """(..., n, width) for tokens (..., n), the first of them of ``first_column``."""
-        if tokens.shape[-1] == 1:
-            return self.embedding(tokens + first_column * self.vocabulary)
-        places = torch.arange(first_column, first_column + tokens.shape[-1], device=tokens.device)
+    def embed(self, tokens: Tensor, first_column: int, shift: Tensor | None = None) -> Tensor:
+        """(..., n, width) for tokens (..., n), the first of them of ``first_column``.
+
+        shift: (batch, width) added for every token, batch being the first axis
+        """
+        columns = torch.arange(first_column, first_column + tokens.shape[-1], device=tokens.device)
         if first_column < self.columns:
-            places = places % self.columns
-        return self.embedding(tokens + places * self.vocabulary)
+            columns = columns % self.columns
+        embedded = self.embedding(tokens + columns * self.vocabulary)
+        if shift is None:
+            return embedded
+        return embedded + shift.view(len(shift), *[1] * (embedded.ndim - 2), -1)
 
     def logits(self, outputs: Tensor, column: int) -> Tensor:
         """(..., outputs) of a column's token from the network's output before it."""
@@ -137,30 +145,31 @@ class TrajectoryTransformer(TokenTrajectoryModel):
         self.network = TokenNetwork(
             config,
             columns=self.tokens.columns,
-            goal_columns=spaces.observation_dim if config.goal != "none" else 0,
+            goal_columns=len(self.goal_dims),
             vocabulary=config.n_bins + 2,
             outputs=config.n_bins + int(config.stop_token),
             hidden_column=self.neglected,
         )
 
-    def predict_table(self, table: Tensor, goal: Tensor | None) -> Tensor:
-        return self.network(table, goal)
+    def predict_table(self, table: Tensor, condition: Condition = UNCONDITIONED) -> Tensor:
+        return self.network(table, condition)
 
     @torch.no_grad()
     def attention(self, batch: Trajectory) -> Tensor:
         """(depth, B, heads, rows * columns, rows * columns - 1): the weight that the prediction of
         each token puts on each token before it; the rest is on what stands before the first."""
         tokens = self._targets(batch)[0]
-        goal = None if batch.goal is None else self.tokens.encode_observations(batch.goal)
-        return self.network.attention(tokens, goal)[..., self.network.lead :]
+        return self.network.attention(tokens, self.condition(batch.goal, batch.context))[
+            ..., self.network.lead :
+        ]
 
     def _new_state(
-        self, batch: int, goal: Tensor | None, cache: bool, crop: int, expected: int
+        self, batch: int, condition: Condition, cache: bool, crop: int, expected: int
     ) -> FlatState:
         return FlatState(
             self,
             batch,
-            goal=goal,
+            condition=condition,
             cache=cache,
             crop=crop,
             expected=expected,
@@ -176,7 +185,7 @@ class FlatState(SequenceState):
         model: TrajectoryTransformer,
         batch: int,
         *,
-        goal: Tensor | None,
+        condition: Condition,
         cache: bool,
         crop: int,
         expected: int,
@@ -186,7 +195,7 @@ class FlatState(SequenceState):
             model.tokens,
             model.network.gpt,
             batch,
-            goal=goal,
+            condition=condition,
             window=window,
             cache=cache,
             crop=crop,
@@ -212,7 +221,8 @@ class FlatState(SequenceState):
             self._extend(first)
         else:
             assert len(self._pending) == 1, "beams take in one token at a time"
-            x = self._network.embed(self._pending[0][..., None], first)[:, :, 0]
+            tokens = self._pending[0][..., None]
+            x = self._network.embed(tokens, first, self.condition.map)[:, :, 0]
             stored = first != self._network.hidden_column
             self._output = self.gpt.step(x, self.cache, stored)
         self._pending = []
@@ -223,9 +233,10 @@ class FlatState(SequenceState):
         assert self.cache is not None, "without a cache nothing is extended"
         start = self.cache.length
         if not start:
-            parts.append(self._network.lead_in(batch, self.goal))
+            parts.append(self._network.lead_in(batch, self.condition))
         if self._pending:
-            parts.append(self._network.embed(torch.cat(self._pending, dim=1), first))
+            pending = torch.cat(self._pending, dim=1)
+            parts.append(self._network.embed(pending, first, self.condition.map))
         x = torch.cat(parts, dim=1)
         hidden = self._network.hidden_inputs(start + x.shape[1])
         stored = torch.ones(x.shape[1], dtype=torch.bool, device=x.device)
@@ -247,10 +258,7 @@ class FlatState(SequenceState):
         which of the inputs are stored."""
         kept, network = self.kept(), self._network
         batch, beams, _ = kept.shape
-        goal = None if self.goal is None else self.goal.repeat_interleave(beams, dim=0)
-        inputs = torch.cat(
-            [network.lead_in(batch * beams, goal), network.embed(kept.flatten(0, 1), 0)], dim=1
-        )
+        inputs = network.inputs(kept.flatten(0, 1), self.condition.repeat(beams))
         hidden = network.hidden_inputs(inputs.shape[1])
         outputs, cached = self.gpt.prefill(inputs, hidden)
         stored = torch.ones(inputs.shape[1], dtype=torch.bool, device=inputs.device)

@@ -149,18 +149,17 @@ class BeamPlanner(Planner):
         return self.critic.toward(goal) if isinstance(self.critic, ModelCritic) else self.critic
 
     def _recent(self, history: Trajectory | None) -> Trajectory | None:
-        """The last ``context`` transitions."""
-        if history is None or not self.config.context or not history.horizon:
-            return None
-        if history.horizon <= self.config.context:
+        """The last ``context`` transitions, and the episode's context."""
+        if history is None or history.horizon <= self.config.context:
             return history
-        last = slice(-self.config.context, None)
+        last = slice(history.horizon - self.config.context, None)
         rewards = None if history.rewards is None else history.rewards[:, last]
         return Trajectory(
             observations=history.observations[:, last],
             actions=history.actions[:, last],
             times=history.times[last],
             rewards=rewards,
+            context=history.context,
         )
 
     def _decode(self, state: TokenState, observation: Tensor, rewards: Tensor | None) -> Trajectory:

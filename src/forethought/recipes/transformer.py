@@ -21,6 +21,7 @@ from __future__ import annotations
 from typing import Any
 
 from forethought.config import ControlConfig, Experiment, TrainConfig
+from forethought.envs.multiroom import CELL_KINDS
 from forethought.models.factored import FactoredTransformerConfig
 from forethought.models.transformer import TransformerConfig
 from forethought.planners.beam_planner import BeamPlannerConfig
@@ -170,6 +171,41 @@ def four_rooms() -> Experiment:
             save_every=500,
         ),
         planner=BeamPlannerConfig(search="likelihood", beam=16, horizon=3, context=3),
+        control=RECEDING,
+    )
+
+
+@recipes.register("transformer/multiroom")
+def multiroom() -> Experiment:
+    """Goals on maps never seen, the map through a convolutional network (thesis B.6)."""
+    return Experiment(
+        name="transformer/multiroom",
+        dataset="multiroom",
+        env="forethought/multiroom-v0",
+        model=TransformerConfig(
+            context=4,
+            horizon=8,
+            goal="final",
+            goal_dims=(0, 1),
+            map_kinds=CELL_KINDS,
+            n_bins=25,
+            reward_token=False,
+            return_token="none",
+            width=96,
+            depth=3,
+            reconstruct="mean",
+            dropout=0.0,
+        ),
+        train=TrainConfig(
+            steps=6_000,
+            batch_size=128,
+            learning_rate=1e-3,
+            weight_decay=0.1,
+            betas=(0.9, 0.95),
+            precision="fp32",
+            save_every=500,
+        ),
+        planner=BeamPlannerConfig(search="likelihood", beam=16, horizon=4, context=4),
         control=RECEDING,
     )
 

@@ -58,20 +58,30 @@ def figure_4_6() -> Study:
 def act(settings: StudySettings, *, row: str) -> dict[str, Any]:
     """Reach goals with the model, trained now if it has not been."""
     label, changes = ROWS[row]
-    experiment = recipes[RECIPE]()
+    found = reach_goals(settings, RECIPE, settings.episodes or EPISODES, changes)
+    return {**row_of(label, found), "paths": shown_paths(found)}
+
+
+def reach_goals(
+    settings: StudySettings, recipe: str, episodes: int, changes: Mapping[str, int]
+) -> Evaluation:
+    """Act by likelihood search towards random goals; trains the recipe's model first if need be.
+
+    changes: to the recipe's planner
+    """
+    experiment = recipes[recipe]()
     folder, _ = trained(settings, experiment)
     planner = experiment.require_planner()
     assert isinstance(planner, BeamPlannerConfig), "the recipe searches with beams"
     planner = replace(planner, **changes)
     policy = make_policy(load_model(folder), planner, experiment.control)
     protocol = checkpoint_protocol(folder, load_config(folder), planner, experiment.control)
-    episodes = settings.episodes or EPISODES
     found = evaluate(
         policy, experiment.env, episodes, settings.seed, n_parallel=episodes, protocol=protocol
     )
     assert isinstance(policy, PlanningPolicy), "beams make plans"
     found.protocol.update(plan_times(policy))
-    return {**row_of(label, found), "paths": shown_paths(found)}
+    return found
 
 
 class _Controller:
@@ -145,14 +155,23 @@ def draw_rooms(axis: Any) -> None:
 
 def markdown(parts: Mapping[str, Any]) -> str:
     """Shares of goals reached, and steps needed."""
-    lines = [
+    return reached_table(
+        parts,
+        (*ROWS, "controller"),
         "Random starts and goals, the same for every row; a goal is reached within 0.08 of it, in "
         "at most 100 steps. Steps: median of those that arrive.",
+    )
+
+
+def reached_table(parts: Mapping[str, Any], names: Sequence[str], text: str) -> str:
+    """A row for each part that is there: share of goals reached, steps, cost of a plan."""
+    lines = [
+        text,
         "",
         "| | reached [95 %] | n | steps | ms a plan |",
         "|---|---|---|---|---|",
     ]
-    for name in (*ROWS, "controller"):
+    for name in names:
         if row := parts.get(name):
             low, high = share(round(row["success_rate"] * row["n"]), row["n"])["interval"]
             steps = [step for step in row["arrivals"] if step is not None]
