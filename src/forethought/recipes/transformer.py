@@ -143,26 +143,15 @@ for _task in TASKS:
             )
 
 
-@recipes.register("transformer/four-rooms")
-def four_rooms() -> Experiment:
-    """Goal reaching by likelihood search, the goal put in front (thesis Figure 4.6)."""
+def goals(task: str, model: TransformerConfig, *, steps: int, horizon: int) -> Experiment:
+    """Goal reaching by likelihood search, the goal put in front (thesis Section 4.3)."""
     return Experiment(
-        name="transformer/four-rooms",
-        dataset="four-rooms",
-        env="forethought/four-rooms-v0",
-        model=TransformerConfig(
-            context=3,
-            horizon=5,
-            goal="final",
-            reward_token=False,
-            return_token="none",
-            width=64,
-            depth=3,
-            reconstruct="mean",
-            dropout=0.0,
-        ),
+        name=f"transformer/{task}",
+        dataset=task,
+        env=f"forethought/{task}-v0",
+        model=model,
         train=TrainConfig(
-            steps=3_000,
+            steps=steps,
             batch_size=128,
             learning_rate=1e-3,
             weight_decay=0.1,
@@ -170,44 +159,41 @@ def four_rooms() -> Experiment:
             precision="fp32",
             save_every=500,
         ),
-        planner=BeamPlannerConfig(search="likelihood", beam=16, horizon=3, context=3),
+        planner=BeamPlannerConfig(
+            search="likelihood", beam=16, horizon=horizon, context=model.context
+        ),
         control=RECEDING,
     )
+
+
+_GOALS: dict[str, Any] = _IMITATION | {
+    "goal": "final",
+    "depth": 3,
+    "reconstruct": "mean",
+    "dropout": 0.0,
+}
+
+
+@recipes.register("transformer/four-rooms")
+def four_rooms() -> Experiment:
+    """Thesis Figure 4.6."""
+    model = TransformerConfig(context=3, horizon=5, width=64, **_GOALS)
+    return goals("four-rooms", model, steps=3_000, horizon=3)
 
 
 @recipes.register("transformer/multiroom")
 def multiroom() -> Experiment:
-    """Goals on maps never seen, the map through a convolutional network (thesis B.6)."""
-    return Experiment(
-        name="transformer/multiroom",
-        dataset="multiroom",
-        env="forethought/multiroom-v0",
-        model=TransformerConfig(
-            context=4,
-            horizon=8,
-            goal="final",
-            goal_dims=(0, 1),
-            map_kinds=CELL_KINDS,
-            n_bins=25,
-            reward_token=False,
-            return_token="none",
-            width=96,
-            depth=3,
-            reconstruct="mean",
-            dropout=0.0,
-        ),
-        train=TrainConfig(
-            steps=6_000,
-            batch_size=128,
-            learning_rate=1e-3,
-            weight_decay=0.1,
-            betas=(0.9, 0.95),
-            precision="fp32",
-            save_every=500,
-        ),
-        planner=BeamPlannerConfig(search="likelihood", beam=16, horizon=4, context=4),
-        control=RECEDING,
+    """On maps never seen, which come through a convolutional network (thesis Appendix B.6)."""
+    model = TransformerConfig(
+        context=4,
+        horizon=8,
+        goal_dims=(0, 1),
+        map_kinds=CELL_KINDS,
+        n_bins=25,
+        width=96,
+        **_GOALS,
     )
+    return goals("multiroom", model, steps=6_000, horizon=4)
 
 
 def stitch(layout: str) -> Experiment:
