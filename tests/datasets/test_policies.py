@@ -130,3 +130,14 @@ def test_visited_states_lie_on_the_episodes_before_their_ends():
     assert set(times) == set(range(7))  # of the 7 steps, each begins somewhere
     again = visited_states("reacher", Short(), One(), n=200, seed=0)
     np.testing.assert_array_equal(states, again)
+
+
+def test_short_episodes_from_everywhere_cover_what_the_policy_leaves():
+    """The fastest tenth of velocities at the top, where nobody gets by itself."""
+    shares = []
+    for everywhere in (False, True):
+        data = build_policy_data("pendulum", 0, 20_000, everywhere=everywhere)
+        x, _, velocity = data.observations.T
+        shares.append(np.mean((x > 0) & (np.abs(velocity) > 7)))
+        assert np.diff(data.starts).max() == (21 if everywhere else 201)
+    assert shares[1] > 3 * shares[0]

@@ -5,7 +5,7 @@ import torch
 
 from forethought.envs.acrobot import AcrobotEnv
 from forethought.envs.pendulum import PendulumEnv
-from forethought.studies import figure_3_3, figure_3_4, figure_a_1
+from forethought.studies import figure_3_3, figure_3_4, figure_3_4_show, figure_a_1
 from forethought.studies.gamma_truth import distances
 
 
@@ -74,7 +74,7 @@ def test_maps_are_scored_against_the_grid():
     reference = {"grid": [161, 161], "rollouts": 200} | dict.fromkeys(figure_3_4.REWARDS, grid)
     maps = {"task": (true + 2).tolist(), "left": (-true).tolist()}
     parts = {"reference": reference, "one-pass": {"steps": 1, "maps": maps}}
-    found = figure_3_4.scores(parts)["one-pass"]
+    found = figure_3_4_show.scores(parts)["one-pass"]
     assert found["task"]["rank"] == 1 and found["left"]["rank"] == -1
     np.testing.assert_allclose([found["task"]["mean"], found["task"]["bias"]], 2)
     assert "| 1.000 | – | 2.00 | – |" in figure_3_4.markdown(parts)

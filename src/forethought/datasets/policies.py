@@ -11,6 +11,10 @@ policies. These data sets are rebuilt in seconds from the final policy alone, sh
 
 and where the task allows it (not in MuJoCo) a quarter of the episodes of each kind starts anywhere.
 What a true replay buffer has and these lack: the directed mistakes of half-trained policies.
+
+``TASK-everywhere``, where the task allows it, disturbs the same way but has short episodes, all of
+which start anywhere: for questions about all states alike, such as value maps. The episodes of
+``TASK-policy`` soon are where the policy leads, and leave corners of the state space all but empty.
 """
 
 from __future__ import annotations
@@ -43,6 +47,7 @@ ANYWHERE: dict[str, tuple[list[float], list[float]] | None] = {
     "halfcheetah": None,
 }
 ALONE, NOISY, MOST_NOISE, LONGEST, SPREAD = 0.25, 0.25, 0.5, 10.0, 0.25
+SHORT = 20  # steps of an episode of ``TASK-everywhere``
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,11 +75,18 @@ class Disturbances:
 
 
 def build_policy_data(
-    task: str, seed: int, n_steps: int, on_progress: Callable[[int], None] | None = None
+    task: str,
+    seed: int,
+    n_steps: int,
+    on_progress: Callable[[int], None] | None = None,
+    *,
+    everywhere: bool = False,
 ) -> EpisodeDataset:
-    """About ``n_steps`` steps in whole episodes of the task's time limit, all run side by side."""
+    """About ``n_steps`` steps in whole episodes, all run side by side: of the task's time limit, or
+    short and from everywhere."""
     env_id, path = f"forethought/{task}-v0", f"pretrained/sac/{task}"
-    n = max(1, round(n_steps / _limit_of(task)))
+    length = SHORT if everywhere else _limit_of(task)
+    n = max(1, round(n_steps / length))
     policy = require(load_model(find_checkpoint(path)), Explorer, needed_by=f"{task}-policy")
     episodes = disturbed_episodes(
         task,
@@ -82,12 +94,14 @@ def build_policy_data(
         policy,
         n=n,
         seed=seed,
+        length=length,
+        spread=1.0 if everywhere else SPREAD,
         on_step=None if on_progress is None else lambda step: on_progress(step * n),
     )
     return EpisodeDataset.from_episodes(
         episodes,
         env=env_id,
-        builder=f"{task}-policy",
+        builder=f"{task}-{'everywhere' if everywhere else 'policy'}",
         seed=seed,
         policy=path,
         behavior="the policy, alone, with Gaussian noise, or with stretches of random actions; "
@@ -102,13 +116,16 @@ def disturbed_episodes(
     *,
     n: int,
     seed: int,
+    length: int = 0,
+    spread: float = SPREAD,
     on_step: Callable[[int], None] | None = None,
 ) -> list[Episode]:
-    """``n`` episodes of the mixture, of the task's time limit."""
+    """``n`` episodes of the mixture, of ``length`` steps (0: the task's time limit); a share
+    ``spread`` of them starts anywhere, where the task allows it."""
     generator = np.random.default_rng(seed)
     states = simulator.draw_starts(n, seed)
     if (box := ANYWHERE[task]) is not None:
-        is_spread = generator.random(n) < SPREAD
+        is_spread = generator.random(n) < spread
         states[is_spread] = generator.uniform(*box, (n, states.shape[1]))[is_spread]
     space = gymnasium.make(f"forethought/{task}-v0", disable_env_checker=True).action_space
     assert isinstance(space, gymnasium.spaces.Box), "the registered tasks have a box of actions"
@@ -118,7 +135,7 @@ def disturbed_episodes(
         states,
         Disturbances.draw(n, generator),
         action_box=np.stack([space.low, space.high]).astype(np.float64),
-        n_steps=_limit_of(task),
+        n_steps=length or _limit_of(task),
         generator=generator,
         on_step=on_step,
     )
@@ -221,3 +238,17 @@ for _task in ANYWHERE:
     ) -> EpisodeDataset:
         """A trained policy with various disturbances, for gamma-models of it."""
         return build_policy_data(task, seed, n_steps, on_progress)
+
+
+for _task, _box in ANYWHERE.items():
+    if _box is not None:
+
+        @datasets.register(f"{_task}-everywhere")
+        def _build_everywhere(
+            seed: int = 0,
+            n_steps: int = 200_000,
+            on_progress: Callable[[int], None] | None = None,
+            task: str = _task,
+        ) -> EpisodeDataset:
+            """The same in short episodes from anywhere."""
+            return build_policy_data(task, seed, n_steps, on_progress, everywhere=True)

@@ -131,16 +131,23 @@ def trained_model(
     core_seconds: float,
     model: Mapping[str, Any] | None = None,
     train: Mapping[str, Any] | None = None,
+    dataset: str = "",
 ) -> tuple[GammaModel, dict[str, Any]]:
     """The recipe with changed settings, trained for about ``core_seconds`` unless it is there.
 
     key: folder in ``settings.runs``, and in ``settings.pretrained / "gamma"`` if it is shipped
+    dataset: in place of the recipe's
     Returns the model and what its training cost.
     """
     base = recipes[recipe]()
     assert isinstance(base.model, GammaConfig), "the recipes of these studies are gamma-models"
     changed = replace(base.model, **(model or {}))
-    experiment = replace(base, model=changed, train=replace(base.train, **(train or {})))
+    experiment = replace(
+        base,
+        model=changed,
+        train=replace(base.train, **(train or {})),
+        dataset=dataset or base.dataset,
+    )
     found, training = trained(settings, experiment, key=key, core_seconds=core_seconds)
     assert isinstance(found, GammaModel), "its settings are a gamma-model's"
     return found, training
