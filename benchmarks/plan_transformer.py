@@ -16,108 +16,45 @@ import statistics
 import time
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 
 from forethought.checkpoint import hardware
-from forethought.data.episodes import Episode, EpisodeDataset
-from forethought.models.factored import FactoredTransformerConfig
-from forethought.models.token_model import TokenModelConfig
 from forethought.models.transformer import TransformerConfig
-from forethought.planners.beam_planner import BeamPlanner, BeamPlannerConfig
-from forethought.planners.beam_search import RewardSearch
-from forethought.types import Trajectory
+from forethought.planners.beam_planner import BeamPlanner
+from forethought.studies.beam_cost import (
+    Search,
+    make_planner,
+    model_of,
+    operations,
+    plan_once,
+    product_rate,
+)
 
 
 @dataclass(frozen=True)
 class Task:
-    """Sizes of a task and the released search settings for it."""
+    """A task's released search, and what is aimed at, in seconds."""
 
     name: str
-    observation_dim: int
-    action_dim: int
-    beam: int
-    horizon: int
-    flat_limit: float
-    factored_limit: float
-    context: int = 5
-    expand: int = 2
-
-    @property
-    def columns(self) -> int:
-        return self.observation_dim + self.action_dim + 2
+    search: Search
+    aims: dict[str, float]
 
 
 TASKS = (
-    Task("hopper", 11, 3, 128, 15, 1.5, 0.1),
-    Task("half-cheetah", 17, 6, 32, 5, 0.25, 0.05),
+    Task("hopper", Search(), {"flat": 1.5, "factored": 0.1}),
+    Task(
+        "half-cheetah",
+        Search(observation_dim=17, action_dim=6, beam=32, horizon=5),
+        {"flat": 0.25, "factored": 0.05},
+    ),
 )
-MODELS: dict[str, type[TokenModelConfig]] = {
-    "flat": TransformerConfig,
-    "factored": FactoredTransformerConfig,
-}
 
 
-def make_planner(task: Task, config: TokenModelConfig, **changes: int | bool) -> BeamPlanner:
-    """A planner over an untrained model of the task's sizes."""
-    torch.manual_seed(0)
-    rng = np.random.default_rng(0)
-    steps = 200
-    episode = Episode(
-        rng.normal(size=(steps + 1, task.observation_dim)),
-        rng.normal(size=(steps, task.action_dim)),
-        rng.normal(size=steps),
-    )
-    dataset = EpisodeDataset.from_episodes([episode])
-    model = config.build(dataset.spaces)
-    model.fit_statistics(dataset)
-    settings = BeamPlannerConfig(
-        horizon=task.horizon,
-        beam=task.beam,
-        context=task.context,
-        reward=RewardSearch(expand=task.expand),
-    )
-    return BeamPlanner(model.eval().requires_grad_(False), replace(settings, **changes))
-
-
-def plan_seconds(planner: BeamPlanner, task: Task, seed: int) -> tuple[float, float]:
+def plan_seconds(planner: BeamPlanner, search: Search, seed: int) -> tuple[float, float]:
     """Wall and processor seconds of one plan after a full history."""
-    noise = torch.Generator().manual_seed(seed)
-    history = Trajectory(
-        observations=torch.randn(1, task.context, task.observation_dim, generator=noise),
-        actions=torch.randn(1, task.context, task.action_dim, generator=noise),
-        times=torch.arange(-task.context, 0),
-        rewards=torch.randn(1, task.context, generator=noise),
-    )
-    observation = torch.randn(1, task.observation_dim, generator=noise)
     began, processor = time.perf_counter(), time.process_time()
-    planner.plan(observation, history=history, generator=noise)
+    plan_once(planner, search, seed)
     return time.perf_counter() - began, time.process_time() - processor
-
-
-def product_rate() -> float:
-    """Floating-point operations a second of a large matrix product, by processor time, so that
-    other programs on the machine do not count."""
-    a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
-    times = []
-    for _ in range(6):
-        began = time.process_time()
-        torch.mm(a, b)
-        times.append(time.process_time() - began)
-    return torch.get_num_threads() * 2 * 2048**3 / min(times[1:])
-
-
-def bound_operations(task: Task, width: int = 128, depth: int = 4, bins: int = 100) -> float:
-    """Operations of the flat search's layers and heads: a token of a kept sequence for each value
-    and observation token, one of an expanded sequence for each action and reward token."""
-    wide = task.beam * task.expand
-    per_step = wide * (task.action_dim + 1) + task.beam * (task.observation_dim + 1)
-    tokens = task.horizon * per_step - task.beam * (task.observation_dim + 1)
-    prefix = task.context * task.columns + task.observation_dim
-    # attention: scores and sums over the prefix and half of the plan
-    seen = prefix + task.horizon * task.columns / 2
-    per_token = depth * (24 * width**2 + 4 * width * seen) + 2 * width * bins
-    return tokens * per_token
 
 
 def report(label: str, times: list[tuple[float, float]], note: str = "") -> float:
@@ -145,30 +82,27 @@ def main() -> None:
 
 def time_task(task: Task, arguments: argparse.Namespace, rate: float) -> None:
     """Print one task's rows."""
-    bound = bound_operations(task)
-    print(
-        f"{task.name}: beam {task.beam}, {task.expand} expansions, horizon {task.horizon}; "
-        f"at least {bound / 1e9:.1f} GFLOP, {bound / rate:.3f} s"
-    )
-    walls = {}
-    for name, config in MODELS.items():
-        limit = task.flat_limit if name == "flat" else task.factored_limit
-        planner = make_planner(task, config(context=task.context, horizon=task.horizon))
-        plan_seconds(planner, task, 0)  # warm-up
-        times = [plan_seconds(planner, task, seed) for seed in range(arguments.plans)]
-        walls[name] = report(name, times, f"aim {limit} s")
+    search, walls = task.search, {}
+    print(f"{task.name}: beam {search.beam}, {search.expand} expansions, horizon {search.horizon}")
+    for name in task.aims:
+        bound = operations(search, name)
+        planner = make_planner(search, model_of(search, name))
+        plan_seconds(planner, search, 0)  # warm-up
+        times = [plan_seconds(planner, search, seed) for seed in range(arguments.plans)]
+        note = f"aim {task.aims[name]} s; at least {bound / 1e9:.1f} GFLOP, {bound / rate:.3f} s"
+        walls[name] = report(name, times, note)
     if not arguments.uncached:
         return
-    horizon = arguments.uncached_horizon or task.horizon
+    horizon = arguments.uncached_horizon or search.horizon
     for label, window, crop in (("flat, no cache", 0, 0), ("flat, released crop", 5, 5)):
-        base = replace(task, horizon=horizon)
-        config = TransformerConfig(context=task.context, horizon=horizon)
+        base = replace(search, horizon=horizon)
+        config = model_of(base, "flat")
         if window:
             config = TransformerConfig(context=window - 1, horizon=1)
         planner = make_planner(base, config, cache=False, crop=crop)
         times = [plan_seconds(planner, base, seed) for seed in range(arguments.uncached)]
         wall = report(label, times, f"horizon {horizon}")
-        if horizon == task.horizon:
+        if horizon == search.horizon:
             print(f"    {wall / walls['flat']:.0f} times the cached flat search")
 
 

@@ -214,7 +214,8 @@ class FactoredState(SequenceState):
             if self.column:
                 self._add(self.latest(self.column), 0)
         elif self._parts:
-            self._add(torch.stack(self._parts, dim=-1), self.column - len(self._parts))
+            tokens = torch.cat(self._parts, dim=-1)
+            self._add(tokens, self.column - tokens.shape[-1])
             self._parts = []
 
     def _advance(self, whole: int) -> None:

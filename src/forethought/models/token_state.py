@@ -100,12 +100,15 @@ class SequenceState(TokenState):
         if neglected is not None:
             here = known[:, columns == neglected]
             known[:, columns == neglected] = here.clamp(min=0)
-        for place in range(known.shape[1]):
+        missing = (known == UNKNOWN).any(dim=0).nonzero()[:, 0].tolist()
+        taken = 0
+        for place in missing:
+            self._take(known[:, None, taken:place])
+            likeliest = self.next_logits()[:, 0, : self.layout.legal(self.column)].argmax(-1)
             token = known[:, place]
-            if bool((token == UNKNOWN).any()):
-                likeliest = self.next_logits()[:, 0, : self.layout.legal(self.column)].argmax(-1)
-                known[:, place] = token = torch.where(token == UNKNOWN, likeliest, token)
-            self._take(token[:, None])
+            known[:, place] = torch.where(token == UNKNOWN, likeliest, token)
+            taken = place
+        self._take(known[:, None, taken:])
         self._flush()
         self.prefix, self._recorded = self.tokens[:, 0].clone(), 0
         self._sealed = True
@@ -124,7 +127,7 @@ class SequenceState(TokenState):
             )
         self.layout.check_tokens(tokens, self.column)
         self._hand_over()
-        self._take(tokens)
+        self._take(tokens[..., None])
 
     def select(self, indices: Tensor) -> None:
         if indices.shape[0] != len(self.tokens) or not indices.shape[1]:
@@ -157,13 +160,18 @@ class SequenceState(TokenState):
         return torch.cat([before[:, None].expand(-1, self.beams, -1), tokens], dim=2)
 
     def _take(self, tokens: Tensor) -> None:
-        """Record tokens (batch, beams) and let the network have them when it next must."""
-        if self._recorded == self._record.shape[2]:
-            self._record = torch.cat([self._record, torch.zeros_like(self._record)], dim=2)
-        self._record[..., self._recorded] = tokens
-        self._recorded += 1
+        """Record tokens (batch, beams, n) and let the network have them when it next must."""
+        count = tokens.shape[-1]
+        if not count:
+            return
+        end = self._recorded + count
+        if end > self._record.shape[2]:
+            more = self._record.new_zeros(*self._record.shape[:2], max(end, self._record.shape[2]))
+            self._record = torch.cat([self._record, more], dim=2)
+        self._record[..., self._recorded : end] = tokens
+        self._recorded = end
         self._note(tokens)
-        self.count += 1
+        self.count += count
         self._logits = None
 
     def _hand_over(self) -> None:
@@ -192,7 +200,7 @@ class SequenceState(TokenState):
 
     @abstractmethod
     def _note(self, tokens: Tensor) -> None:
-        """A token (batch, beams) of column ``column`` was recorded."""
+        """Tokens (batch, beams, n) from column ``column`` on were recorded."""
 
     @abstractmethod
     def _flush(self) -> None:

@@ -202,7 +202,7 @@ class FlatState(SequenceState):
             expected=expected,
         )
         self._model, self._network = model, model.network
-        self._pending: list[Tensor] = []  # (batch, beams) each, not yet seen by the network
+        self._pending: list[Tensor] = []  # (batch, beams, n) each, not seen by the network
         self._output: Tensor | None = None  # (batch, beams, width) after the last token seen
 
     def _note(self, tokens: Tensor) -> None:
@@ -216,12 +216,12 @@ class FlatState(SequenceState):
             self._pending, self._output = [], self.tokens.new_zeros(0)  # all is done in _predict
             return
         self.network_calls += 1
-        first = (self.count - len(self._pending)) % self.layout.columns
+        first = (self.count - sum(p.shape[-1] for p in self._pending)) % self.layout.columns
         if not self._sealed:
             self._extend(first)
         else:
             assert len(self._pending) == 1, "beams take in one token at a time"
-            tokens = self._pending[0][..., None]
+            tokens = self._pending[0]
             x = self._network.embed(tokens, first, self.condition.map)[:, :, 0]
             stored = first != self._network.hidden_column
             self._output = self.gpt.step(x, self.cache, stored)
@@ -235,7 +235,7 @@ class FlatState(SequenceState):
         if not start:
             parts.append(self._network.lead_in(batch, self.condition))
         if self._pending:
-            pending = torch.cat(self._pending, dim=1)
+            pending = torch.cat(self._pending, dim=2)[:, 0]
             parts.append(self._network.embed(pending, first, self.condition.map))
         x = torch.cat(parts, dim=1)
         hidden = self._network.hidden_inputs(start + x.shape[1])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -53,14 +53,14 @@ def _horizon(settings: StudySettings) -> list[dict[str, Any]]:
     rows = []
     for horizon in HORIZONS:
         planner = _planner(settings, "large", length=horizon)
-        rows.append({"x": horizon, **_measure(planner)})
+        rows.append({"x": horizon, **_plan_cost(planner)})
     return rows
 
 
 def _candidates(settings: StudySettings) -> list[dict[str, Any]]:
     rows = []
     for candidates in CANDIDATES:
-        rows.append({"x": candidates, **_measure(_planner(settings, "large", candidates))})
+        rows.append({"x": candidates, **_plan_cost(_planner(settings, "large", candidates))})
     return rows
 
 
@@ -73,7 +73,7 @@ def _maze(settings: StudySettings) -> list[dict[str, Any]]:
         planner = _planner(settings, layout, steps=0)
         facts = {"layout": layout, "rows": experiment.model.horizon}
         facts["steps"] = experiment.planner.sampler.steps
-        rows.append({"x": len(env.layout.free_cells()), **facts, **_measure(planner)})
+        rows.append({"x": len(env.layout.free_cells()), **facts, **_plan_cost(planner)})
     return rows
 
 
@@ -91,19 +91,21 @@ def _planner(
     return config.build(model)
 
 
-def _measure(planner: Planner) -> dict[str, Any]:
-    """Median time of a plan and the most memory its tensors took at once (one environment)."""
+def _plan_cost(planner: Planner) -> dict[str, Any]:
     start, goal = torch.tensor([[1.0, 1.0, 0.0, 0.0]]), torch.tensor([[3.0, 1.0, 0.0, 0.0]])
+    return measure(
+        lambda: planner.plan(start, goal=goal, generator=torch.Generator().manual_seed(0))
+    )
 
-    def plan() -> float:
-        began = time.perf_counter()
-        planner.plan(start, goal=goal, generator=torch.Generator().manual_seed(0))
-        return time.perf_counter() - began
 
+def measure(plan: Callable[[], Any]) -> dict[str, Any]:
+    """Median time of a plan and the most memory its tensors took at once (one environment)."""
     plan()
     seconds: list[float] = []
     while len(seconds) < 3 or sum(seconds) < SECONDS:
-        seconds.append(plan())
+        began = time.perf_counter()
+        plan()
+        seconds.append(time.perf_counter() - began)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         plan()
     return {
