@@ -12,8 +12,9 @@ leads: asked for 0.99 at once, and for 0.95 in fourteen steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,8 @@ def figure_3_4() -> Study:
         parts=(
             Part(name="reference", minutes=3.0, compute=reference),
             Part(name="simulated", minutes=1.0, compute=simulated),
-            Part(name="one-pass", minutes=18.0, compute=partial(modelled, way="one-pass")),
+            Part(name="one-pass", minutes=20.0, compute=partial(modelled, way="one-pass")),
+            Part(name="wider", minutes=20.0, compute=partial(modelled, way="wider")),
             Part(name="all-discounts", minutes=2.0, compute=partial(modelled, way="all-discounts")),
             Part(name="rollouts", minutes=4.0, compute=partial(modelled, way="rollouts")),
             Part(name="nine", minutes=1.0, compute=nine),
@@ -140,7 +142,7 @@ def _simulated(
 def modelled(settings: StudySettings, *, way: str) -> dict[str, Any]:
     """Maps from a model: one pass at 0.99, or rollouts at 0.95 weighted to 0.99 (Theorem 1)."""
     shorter = way == "rollouts"
-    model, training = _one_discount(settings) if way == "one-pass" else _all_discounts(settings)
+    model, training = MODELS.get(way, _all_discounts)(settings)
     policy = load_policy(settings, "pendulum")
     observation = torch.from_numpy(PendulumEnv().observe(asked_states())).float()
     found: dict[str, list[float]] = {key: [] for key in REWARDS}
@@ -202,13 +204,15 @@ class AtDiscount(OccupancyModel):
         return self.model.sample(observation, action, n_samples, generator, discount=self.discount)
 
 
-def _one_discount(settings: StudySettings) -> tuple[GammaModel, dict[str, Any]]:
+def _one_discount(
+    settings: StudySettings, name: str = "0.99", size: Mapping[str, int] = MappingProxyType({})
+) -> tuple[GammaModel, dict[str, Any]]:
     return trained_model(
         settings,
         "gamma/pendulum-td2",
-        key="pendulum-td2-0.99",
+        key=f"pendulum-td2-{name}",
         core_seconds=ONE_SECONDS,
-        model={**MATCHING, "discount": DISCOUNT},
+        model={**MATCHING, "discount": DISCOUNT, **size},
         dataset="pendulum-everywhere",
     )
 
@@ -221,6 +225,12 @@ def _all_discounts(settings: StudySettings) -> tuple[GammaModel, dict[str, Any]]
         core_seconds=ALL_SECONDS["pendulum"],
         model=MATCHING,
     )
+
+
+MODELS: dict[str, Callable[[StudySettings], tuple[GammaModel, dict[str, Any]]]] = {
+    "one-pass": _one_discount,
+    "wider": partial(_one_discount, name="0.99-wider", size={"width": 256, "blocks": 3}),
+}
 
 
 def _tensor_reward(reward: Callable[[Array], Array], states: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ NINE = [(angle, velocity) for velocity in (4.0, 0.0, -4.0) for angle in (-2.1, 0
 REWARD_NAMES = {"task": "the task's reward", "left": "how far left the tip is"}
 WAYS = {
     "one-pass": "one pass of a model for 0.99",
+    "wider": "the same with a wider network",
     "all-discounts": "one pass of a model for all",
     "rollouts": "14 steps of that one at 0.95",
 }
