@@ -15,6 +15,7 @@ from forethought.figures import INK, MUTED
 LABELS = {
     "flow": ("flow, likelihood", "#2f6690"),
     "flow-long": ("flow, likelihood, 30,000 steps", "#16425b"),
+    "flow-large": ("flow, likelihood, batches of 2,048", "#0b2033"),
     "flow-regression": ("flow, Algorithm 3", "#8fb8de"),
     "td2": ("TD2-CFM", "#e8743b"),
     "coupled": ("coupled TD-CFM", "#f2b263"),
