@@ -19,14 +19,13 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-import torch
-from torch import Tensor
 
 import forethought.envs  # noqa: F401  (registers the tasks)
 from forethought.config import to_json
 from forethought.online import CURVE, train_online
 from forethought.registry import recipes, studies
 from forethought.rollout import evaluate
+from forethought.snapshots import RandomPolicy
 from forethought.studies.base import Part, Study, StudySettings
 from forethought.studies.figure_3_5_show import markdown, plot
 from forethought.studies.rows import BASELINES
@@ -81,30 +80,14 @@ def figure_3_5(baselines: Path = BASELINES) -> Study:
     )
 
 
-class _RandomPolicy:
-    """Uniform actions in the environment's box."""
-
-    def __init__(self, env: str, seed: int) -> None:
-        space = gymnasium.make(env, disable_env_checker=True).action_space
-        assert isinstance(space, gymnasium.spaces.Box), "the tasks have continuous actions"
-        self._low, self._high = space.low, space.high
-        self._draw = np.random.default_rng(seed)
-
-    def reset(self, n_envs: int, seeds: Any = None) -> None:
-        """Nothing is remembered."""
-
-    def __call__(
-        self, observation: Tensor, goal: Tensor | None = None, rows: Tensor | None = None
-    ) -> Tensor:
-        shape = (len(observation), *self._low.shape)
-        return torch.from_numpy(self._draw.uniform(self._low, self._high, shape))
-
-
 def random_return(settings: StudySettings, *, task: str) -> dict[str, Any]:
     """Mean return of uniformly random actions: where the way to SAC's return begins."""
     env = f"forethought/{task}-v0"
     episodes = settings.episodes or RANDOM_EPISODES
-    result = evaluate(_RandomPolicy(env, settings.seed), env, episodes, settings.seed)
+    space = gymnasium.make(env, disable_env_checker=True).action_space
+    assert isinstance(space, gymnasium.spaces.Box), "the tasks have continuous actions"
+    policy = RandomPolicy(np.stack([space.low, space.high]))
+    result = evaluate(policy, env, episodes, settings.seed)
     returns = [episode["return"] for episode in result.episodes]
     return {"env": env, "episodes": episodes, "return": float(np.mean(returns))}
 
