@@ -65,6 +65,7 @@ def figure_3_4() -> Study:
             Part(name="simulated", minutes=1.0, compute=simulated),
             Part(name="one-pass", minutes=20.0, compute=partial(modelled, way="one-pass")),
             Part(name="wider", minutes=20.0, compute=partial(modelled, way="wider")),
+            Part(name="batches", minutes=20.0, compute=partial(modelled, way="batches")),
             Part(name="all-discounts", minutes=2.0, compute=partial(modelled, way="all-discounts")),
             Part(name="rollouts", minutes=4.0, compute=partial(modelled, way="rollouts")),
             Part(name="nine", minutes=1.0, compute=nine),
@@ -205,14 +206,18 @@ class AtDiscount(OccupancyModel):
 
 
 def _one_discount(
-    settings: StudySettings, name: str = "0.99", size: Mapping[str, int] = MappingProxyType({})
+    settings: StudySettings,
+    name: str = "0.99",
+    model: Mapping[str, Any] = MappingProxyType({}),
+    train: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[GammaModel, dict[str, Any]]:
     return trained_model(
         settings,
         "gamma/pendulum-td2",
         key=f"pendulum-td2-{name}",
         core_seconds=ONE_SECONDS,
-        model={**MATCHING, "discount": DISCOUNT, **size},
+        model={**MATCHING, "discount": DISCOUNT, **model},
+        train=train,
         dataset="pendulum-everywhere",
     )
 
@@ -229,7 +234,13 @@ def _all_discounts(settings: StudySettings) -> tuple[GammaModel, dict[str, Any]]
 
 MODELS: dict[str, Callable[[StudySettings], tuple[GammaModel, dict[str, Any]]]] = {
     "one-pass": _one_discount,
-    "wider": partial(_one_discount, name="0.99-wider", size={"width": 256, "blocks": 3}),
+    "wider": partial(_one_discount, name="0.99-wider", model={"width": 256, "blocks": 3}),
+    "batches": partial(
+        _one_discount,
+        name="0.99-batches",
+        model={"target_rate": 0.02},
+        train={"batch_size": 2048, "learning_rate": 2e-3},
+    ),
 }
 
 

@@ -31,6 +31,7 @@ REWARD_NAMES = {"task": "the task's reward", "left": "how far left the tip is"}
 WAYS = {
     "one-pass": "one pass of a model for 0.99",
     "wider": "the same with a wider network",
+    "batches": "the same with larger batches",
     "all-discounts": "one pass of a model for all",
     "rollouts": "14 steps of that one at 0.95",
 }
