@@ -238,7 +238,7 @@ MODELS: dict[str, Callable[[StudySettings], tuple[GammaModel, dict[str, Any]]]] 
     "batches": partial(
         _one_discount,
         name="0.99-batches",
-        model={"target_rate": 0.02},
+        model={"target_rate": 0.05},
         train={"batch_size": 2048, "learning_rate": 2e-3},
     ),
 }
