@@ -30,8 +30,8 @@ NINE = [(angle, velocity) for velocity in (4.0, 0.0, -4.0) for angle in (-2.1, 0
 REWARD_NAMES = {"task": "the task's reward", "left": "how far left the tip is"}
 WAYS = {
     "one-pass": "one pass of a model for 0.99",
-    "wider": "the same with a wider network",
-    "batches": "the same with larger batches",
+    "small-batches": "the same, batches of 256",
+    "wider": "those, a wider network",
     "all-discounts": "one pass of a model for all",
     "rollouts": "14 steps of that one at 0.95",
 }
@@ -96,7 +96,7 @@ def _draw_nine(part: Mapping[str, Any]) -> Figure:
 
 def _draw_maps(parts: Mapping[str, Any]) -> Figure:
     ways = [way for way in WAYS if way in parts]
-    figure = Figure(figsize=(4.1 * (len(ways) + 1), 6.6), dpi=130, layout="constrained")
+    figure = Figure(figsize=(3.4 * (len(ways) + 1), 6.2), dpi=130, layout="constrained")
     axes = figure.subplots(len(REWARD_NAMES), len(ways) + 1, sharex=True, sharey=True)
     measured = scores(parts)
     for row, (key, name) in zip(axes, REWARD_NAMES.items(), strict=True):
