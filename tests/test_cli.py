@@ -68,7 +68,8 @@ def run(*words: str) -> int:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+    found = (f for f in folder.rglob("*") if f.is_file() and "__pycache__" not in f.parts)
+    return {str(f.relative_to(folder)): f.read_bytes() for f in found}
 
 
 @pytest.fixture
