@@ -97,3 +97,12 @@ def test_unregistered_entry_has_no_name(package):
 )
 def test_built_in_entries_are_found(registry, name):
     assert name in list(registry) and registry.name_of(registry[name]) == name
+
+
+def test_of_many_names_only_those_that_begin_so_are_listed():
+    known = [f"gamma/{n}" for n in range(5)] + [f"walker/{n}" for n in range(100)]
+    message = did_you_mean("gamma", known, kind="recipe")
+    assert "105 are known; `forethought list` shows them." in message
+    assert message.endswith("Beginning so: gamma/0, gamma/1, gamma/2, gamma/3, gamma/4.")
+    assert len(did_you_mean("walker", known, kind="recipe")) < 150
+    assert "Beginning" not in did_you_mean("x", known, kind="recipe")

@@ -13,13 +13,21 @@ from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 Entry = TypeVar("Entry")
+MANY = 40  # names that still fit into a message
 
 
 def did_you_mean(name: str, known: list[str], *, kind: str) -> str:
-    """One line for a user who gave an unknown name: the nearest names, then all of them."""
+    """One line for a user who gave an unknown name: the nearest names, then all of them, or of many
+    those that begin with it."""
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     hint = f" Did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
-    return f"unknown {kind} {name!r}.{hint} Known: {', '.join(known) or 'none'}."
+    if len(known) <= MANY:
+        return f"unknown {kind} {name!r}.{hint} Known: {', '.join(known) or 'none'}."
+    hint += f" {len(known)} are known; `forethought list` shows them."
+    alike = [each for each in known if name and each.startswith(name)]
+    if 0 < len(alike) <= MANY:
+        hint += f" Beginning so: {', '.join(alike)}."
+    return f"unknown {kind} {name!r}.{hint}"
 
 
 class Registry(Generic[Entry]):
