@@ -203,8 +203,7 @@ def draw_row(
         draw_panel(axes[1, column], task, row["points"], true["start"], "", floor)
     axes[0, 0].set_ylabel(f"{label}\n{_axes_of(task)[1]}")
     axes[1, 0].set_ylabel(f"simulation\n{_axes_of(task)[1]}")
-    for axis in axes[1]:
-        axis.set_xlabel(_axes_of(task)[0])
+    figure.supxlabel(_axes_of(task)[0], fontsize=10)
     return figure
 
 
@@ -220,8 +219,7 @@ def _draw_kinds(task: str, parts: Mapping[str, Any]) -> Figure:
     row = true["rows"][-1]
     floor = f"floor {row['floor']['energies'][0]:.3f}"
     draw_panel(axes[-1], task, row["points"], true["start"], "simulation", floor)
-    for axis in axes:
-        axis.set_xlabel(_axes_of(task)[0])
+    figure.supxlabel(_axes_of(task)[0], fontsize=10)
     axes[0].set_ylabel(_axes_of(task)[1])
     return figure
 
