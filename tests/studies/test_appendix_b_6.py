@@ -14,7 +14,7 @@ def test_the_expert_needs_as_many_steps_as_its_way_has():
     assert part["success_rate"] == 1.0
     env = MultiRoomEnv()
     for shown, steps in zip(part["paths"], part["arrivals"], strict=False):
-        assert len(shown["way"]) == steps + 1 and sum(shown["opened"]) == 3
+        assert len(shown["way"]) == steps + 1
     planner = part | {"method": "ours", "training_maps": 7, "on_training_maps": [2]}
     planner["arrivals"] = [steps + 2 for steps in part["arrivals"]]
     text = markdown({"expert": part, "planner": planner})

@@ -111,10 +111,13 @@ class TokenNetwork(nn.Module):
 
         shift: (batch, width) added for every token, batch being the first axis
         """
-        columns = torch.arange(first_column, first_column + tokens.shape[-1], device=tokens.device)
-        if first_column < self.columns:
-            columns = columns % self.columns
-        embedded = self.embedding(tokens + columns * self.vocabulary)
+        if tokens.shape[-1] == 1:  # at every step of a search
+            embedded = self.embedding(tokens + first_column * self.vocabulary)
+        else:
+            columns = torch.arange(tokens.shape[-1], device=tokens.device) + first_column
+            if first_column < self.columns:
+                columns = columns % self.columns
+            embedded = self.embedding(tokens + columns * self.vocabulary)
         if shift is None:
             return embedded
         return embedded + shift.view(len(shift), *[1] * (embedded.ndim - 2), -1)

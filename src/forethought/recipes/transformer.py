@@ -84,6 +84,19 @@ def thesis_training(steps: int, seed: int = 0) -> TrainConfig:
     )
 
 
+def training(steps: int, *, batch_size: int, learning_rate: float) -> TrainConfig:
+    """Ours: averaged weights, cosine decay."""
+    return TrainConfig(
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        weight_decay=0.1,
+        betas=(0.9, 0.95),
+        precision="fp32",
+        save_every=500,
+    )
+
+
 RECEDING = ControlConfig(
     controller="follow_actions", replan_every=1, goal_time="receding", together=True
 )
@@ -112,14 +125,8 @@ def locomotion(task: str, quality: str, variant: str = "") -> Experiment:
         dataset=f"{task}-{quality}",
         env=f"forethought/{task}-v0",
         model=model,
-        train=TrainConfig(
-            steps=3_000 if is_flat else 7_000,
-            batch_size=16 if is_flat else 64,
-            learning_rate=6e-4,
-            weight_decay=0.1,
-            betas=(0.9, 0.95),
-            precision="fp32",
-            save_every=500,
+        train=training(
+            3_000 if is_flat else 7_000, batch_size=16 if is_flat else 64, learning_rate=6e-4
         ),
         planner=_planner(imitates=imitates, is_flat=is_flat),
         control=RECEDING,
@@ -150,15 +157,7 @@ def goals(task: str, model: TransformerConfig, *, steps: int, horizon: int) -> E
         dataset=task,
         env=f"forethought/{task}-v0",
         model=model,
-        train=TrainConfig(
-            steps=steps,
-            batch_size=128,
-            learning_rate=1e-3,
-            weight_decay=0.1,
-            betas=(0.9, 0.95),
-            precision="fp32",
-            save_every=500,
-        ),
+        train=training(steps, batch_size=128, learning_rate=1e-3),
         planner=BeamPlannerConfig(
             search="likelihood", beam=16, horizon=horizon, context=model.context
         ),
@@ -206,15 +205,7 @@ def stitch(layout: str) -> Experiment:
         model=FactoredTransformerConfig(
             context=2, horizon=12, **(_SMALL | tokens | {"width": 64, "head_width": 64})
         ),
-        train=TrainConfig(
-            steps=4_000,
-            batch_size=64,
-            learning_rate=1e-3,
-            weight_decay=0.1,
-            betas=(0.9, 0.95),
-            precision="fp32",
-            save_every=500,
-        ),
+        train=training(4_000, batch_size=64, learning_rate=1e-3),
         planner=BeamPlannerConfig(
             beam=32,
             horizon=12,

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from forethought.data.episodes import Episode, EpisodeDataset
-from forethought.envs.multiroom import DOOR, NOTHING, TOGGLE, WALL, shortest_actions
+from forethought.envs.multiroom import DOOR, NOTHING, WALL, shortest_actions
 from forethought.figures import INK
 from forethought.policy import ContextObserver
 from forethought.registry import recipes, studies
@@ -113,7 +113,6 @@ def shown_paths(found: Evaluation) -> list[dict[str, Any]]:
             "success": found.episodes[index]["success"],
             "goal": found.episodes[index]["goal"][:2],
             "way": found.paths[index].observations.astype(int).tolist(),
-            "opened": (found.paths[index].actions[:, 0] == TOGGLE).tolist(),
             "map": ["".join(map(str, row)) for row in _map_of(found.paths[index])],
         }
         for index in kept

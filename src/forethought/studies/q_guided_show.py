@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from forethought.envs.maze_layout import Layout
 from forethought.figures import INK, draw_ends, draw_maze, draw_paths
 from forethought.scores import mean_and_interval
-from forethought.studies.rows import are_matched
+from forethought.studies.rows import are_matched, titled
 from forethought.studies.table_4_1_show import line, protocol_lines
 from forethought.studies.table_5_1_show import trend
 
@@ -57,11 +57,7 @@ def markdown(parts: Parts) -> str:
         ("Have the learners finished?", _curves(parts)),
         ("The data", _data(parts)),
     )
-    lines = []
-    for title, content in sections:
-        if content:
-            lines += [f"### {title}", "", *content, ""]
-    return "\n".join(lines)
+    return titled(sections)
 
 
 def _all_rows(parts: Parts) -> list[tuple[str, str, Row]]:

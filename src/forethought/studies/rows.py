@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -90,3 +90,12 @@ def difference_text(ours: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     gaps = 100 * (np.array(ours["returns"][:n]) - np.array(row["returns"][:n])) / (high - low)
     mean, *ends = mean_and_interval(gaps.tolist())
     return f"{mean:+.1f} [{ends[0]:.1f}, {ends[1]:.1f}]" if n > 1 else f"{mean:+.1f}"
+
+
+def titled(sections: Iterable[tuple[str, list[str]]]) -> str:
+    """Markdown of the sections that have lines, each below its title."""
+    lines = []
+    for title, content in sections:
+        if content:
+            lines += [f"### {title}", "", *content, ""]
+    return "\n".join(lines)

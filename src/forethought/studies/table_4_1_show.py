@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from forethought.figures import INK, MUTED
 from forethought.studies.published_locomotion import PUBLISHED, SETS
-from forethought.studies.rows import difference_text, line
+from forethought.studies.rows import difference_text, line, titled
 from forethought.studies.table_5_1_show import trend
 
 Row = Mapping[str, Any]
@@ -44,11 +44,7 @@ def markdown(parts: Parts) -> str:
         ("What the search is worth", _sweeps(parts)),
         ("The data", _data(parts)),
     )
-    lines = []
-    for title, content in sections:
-        if content:
-            lines += [f"### {title}", "", *content, ""]
-    return "\n".join(lines)
+    return titled(sections)
 
 
 def _all_rows(parts: Parts) -> list[tuple[str, str, Row]]:
