@@ -20,8 +20,8 @@ from forethought.training import TrainingRun
 LOSSES = {
     "transformer/four-rooms": 4.607197,
     "transformer/multiroom": 3.237253,
-    "bc/maze-large-stitch": 0.616558,
-    "bc/maze-medium-stitch": 0.616558,
+    "bc/maze-large-stitch": 0.281218,
+    "bc/maze-medium-stitch": 0.281218,
     "diffuser/maze-large": 1.689249,
     "diffuser/maze-medium": 1.748157,
     "diffuser/maze-umaze": 1.816224,
@@ -100,7 +100,7 @@ LOCOMOTION = [
     for quality in ("medium", "medium-replay", "medium-expert", "expert")
 ]
 for data, is_expert in LOCOMOTION:
-    LOSSES |= {f"bc/{data}": 0.619795, f"iql/{data}": 0.603830}
+    LOSSES |= {f"bc/{data}": 0.281218, f"iql/{data}": 0.603830}
     LOSSES[f"transformer/{data}"] = 4.553702 if is_expert else 4.507019
     LOSSES[f"transformer/{data}-uniform"] = 4.528462 if is_expert else 4.466260
     LOSSES[f"transformer/{data}-flat"] = 4.604448 if is_expert else 4.496786

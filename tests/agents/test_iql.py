@@ -157,7 +157,7 @@ def test_each_part_is_taught_by_its_own_objective_alone(part, dataset):
         alone = (q_first - backup).square().mean() + (q_second - backup).square().mean()
     else:
         weight = (10.0 * (target - value)).exp().clamp(max=100.0).detach()
-        policy = torch.distributions.Normal(model.policy(z).tanh(), model.log_std.exp())
+        policy = torch.distributions.Normal(model.policy(z), model.policy.log_std.exp())
         alone = -(weight * policy.log_prob(z_action).sum(dim=-1)).mean()
     alone.backward()
     for ours, parameter in zip(summed, model.get_submodule(part).parameters(), strict=True):

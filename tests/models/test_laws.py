@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from forethought.agents.amortized import AmortizedConfig
+from forethought.agents.bc import BCConfig
 from forethought.agents.gamma_mve import GammaMVEConfig
 from forethought.agents.iql import IQLConfig
 from forethought.agents.mbpo import MBPOConfig
@@ -196,6 +197,7 @@ CASES: dict[str, dict[str, Case]] = {
             falls=False,
         ),
     },
+    "bc": {"gaussian": Case(BCConfig(width=16))},
     "iql": {
         "single-task": Case(IQLConfig(width=16, temperature=3.0)),
         # a radius of zero means the same in all units

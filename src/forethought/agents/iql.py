@@ -27,11 +27,10 @@ from forethought.data.normalizers import Normalizer, NormalizerKind
 from forethought.data.views import HindsightGoals, TransitionView
 from forethought.models.base import Actor, Model, ValueModel, follow
 from forethought.nn.ensemble import EnsembleMLP
+from forethought.nn.gaussian_policy import GaussianPolicy
 from forethought.nn.mlp import mlp
 from forethought.registry import models
 from forethought.types import Spaces, Transitions
-
-LOG_STD_RANGE = (-5.0, 2.0)  # of the policy, as in the authors' code
 
 
 @models.register("iql")
@@ -100,8 +99,7 @@ class IQL(Model, Actor, ValueModel):
         self.value = mlp([inputs, *hidden, 1], nn.ReLU)
         self.critics = EnsembleMLP(2, [inputs + spaces.action_dim, *hidden, 1])
         self.target_critics = deepcopy(self.critics).requires_grad_(False)
-        self.policy = mlp([inputs, *hidden, spaces.action_dim], nn.ReLU)
-        self.log_std = nn.Parameter(torch.zeros(spaces.action_dim))
+        self.policy = GaussianPolicy(inputs, spaces.action_dim, width=config.width)
         self.register_buffer("reward_scale", torch.ones(()) if config.scale_returns else None)
 
     def fit_statistics(self, dataset: EpisodeDataset) -> None:
@@ -149,7 +147,7 @@ class IQL(Model, Actor, ValueModel):
         critic_loss = (critics - backup).square().mean(dim=1).sum()
         with torch.no_grad():  # Eq. 7
             weight = (config.temperature * advantage).exp().clamp(max=config.max_weight)
-        policy_loss = -(weight * self._log_prob(z, z_action)).mean()
+        policy_loss = -(weight * self.policy.log_prob(z, z_action)).mean()
 
         metrics = {
             "value_loss": value_loss,
@@ -161,19 +159,13 @@ class IQL(Model, Actor, ValueModel):
         total = value_loss + critic_loss + policy_loss
         return total, {name: metric.detach() for name, metric in metrics.items()}
 
-    def _log_prob(self, z: Tensor, z_action: Tensor) -> Tensor:
-        """(batch,) log density of actions in model units, without its constant."""
-        log_std = self.log_std.clamp(*LOG_STD_RANGE)
-        error = (z_action - self.policy(z).tanh()) / log_std.exp()
-        return -(0.5 * error.square() + log_std).sum(dim=-1)
-
     def after_step(self) -> None:
         """Move the target networks toward the critics."""
         follow(self.target_critics, self.critics, self.config.target_rate)
 
     @torch.no_grad()
     def act(self, observation: Tensor, goal: Tensor | None = None) -> Tensor:
-        z_action = self.policy(self.encode(observation, goal)).tanh()  # the mode
+        z_action = self.policy(self.encode(observation, goal))  # the mode
         return self.action_normalizer.denormalize(z_action)
 
     @torch.no_grad()

@@ -9,19 +9,19 @@ temperature are from the thesis's grid, chosen on U-Maze (``forethought study ta
 
 ``iql/{hopper,walker2d,halfcheetah}-QUALITY``: the paper's settings for locomotion, expectile 0.7,
 temperature 3, batches of 256, rewards scaled by the range of returns; 50,000 updates instead of a
-million. ``bc/TASK-QUALITY``: the same with a temperature of 0, whose policy is the likeliest
-Gaussian one given the data (its critics learn beside it, unused).
+million. ``bc/TASK-QUALITY``: behavior cloning with the same policy network.
 
 ``iql/maze-{medium,large}-stitch``: the sparse task of ``envs/maze_reach.py``, with the paper's
 settings for AntMaze, expectile 0.9 and temperature 10. Its rewards there are 0 at the goal and -1
 elsewhere; ours are 100 at the goal and 0 elsewhere, which gives the same values but for a constant
-at discount 0.99, as long as episodes end at the goal alone. ``bc/...``: temperature 0.
+at discount 0.99, as long as episodes end at the goal alone. ``bc/...``: behavior cloning.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from forethought.agents.bc import BCConfig
 from forethought.agents.iql import IQLConfig
 from forethought.config import Experiment, TrainConfig
 from forethought.planners.reactive import ReactiveConfig
@@ -30,7 +30,7 @@ from forethought.registry import recipes
 LAYOUTS = ("umaze", "medium", "large")
 TASKS = ("hopper", "walker2d", "halfcheetah")
 QUALITIES = ("medium", "medium-replay", "medium-expert", "expert")
-BC_STEPS, IQL_STEPS = 15_000, 50_000
+BC_STEPS, IQL_STEPS = 20_000, 50_000
 
 
 def iql_experiment(task: str, layout: str) -> Experiment:
@@ -57,47 +57,52 @@ def iql_experiment(task: str, layout: str) -> Experiment:
     )
 
 
-def locomotion(task: str, quality: str, *, clone: bool = False) -> Experiment:
-    """IQL, or behavior cloning, on one of the data sets of ``datasets/locomotion.py``."""
+def locomotion(task: str, quality: str) -> Experiment:
+    """IQL on one of the data sets of ``datasets/locomotion.py``."""
     experiment = iql_experiment("maze", "umaze")
     return replace(
         experiment,
-        name=f"{'bc' if clone else 'iql'}/{task}-{quality}",
+        name=f"iql/{task}-{quality}",
         dataset=f"{task}-{quality}",
         env=f"forethought/{task}-v0",
-        model=IQLConfig(expectile=0.7, temperature=0.0 if clone else 3.0, scale_returns=True),
-        train=replace(experiment.train, steps=BC_STEPS if clone else IQL_STEPS, batch_size=256),
+        model=IQLConfig(expectile=0.7, temperature=3.0, scale_returns=True),
+        train=replace(experiment.train, steps=IQL_STEPS, batch_size=256),
     )
 
 
-def stitch(layout: str, *, clone: bool = False) -> Experiment:
-    """IQL, or behavior cloning, on short walks in a maze, for one far goal."""
+def stitch(layout: str) -> Experiment:
+    """IQL on short walks in a maze, for one far goal."""
     experiment = iql_experiment("maze", layout)
     return replace(
         experiment,
-        name=f"{'bc' if clone else 'iql'}/maze-{layout}-stitch",
+        name=f"iql/maze-{layout}-stitch",
         dataset=f"maze-{layout}-stitch",
         env=f"forethought/reach-{layout}-v0",
-        model=IQLConfig(
-            expectile=0.9,
-            temperature=0.0 if clone else 10.0,
-            scale_returns=True,
-            return_range=100.0,
-        ),
-        train=replace(experiment.train, steps=10_000 if clone else 30_000),
+        model=IQLConfig(expectile=0.9, temperature=10.0, scale_returns=True, return_range=100.0),
+        train=replace(experiment.train, steps=30_000),
+    )
+
+
+def clone(experiment: Experiment) -> Experiment:
+    """Behavior cloning on the data of an experiment with IQL."""
+    return replace(
+        experiment,
+        name=experiment.name.replace("iql/", "bc/"),
+        model=BCConfig(),
+        train=replace(experiment.train, steps=BC_STEPS, batch_size=256),
     )
 
 
 for _layout in ("medium", "large"):
     recipes.register(f"iql/maze-{_layout}-stitch")(lambda layout=_layout: stitch(layout))
-    recipes.register(f"bc/maze-{_layout}-stitch")(lambda layout=_layout: stitch(layout, clone=True))
+    recipes.register(f"bc/maze-{_layout}-stitch")(lambda layout=_layout: clone(stitch(layout)))
 for _task in TASKS:
     for _quality in QUALITIES:
         recipes.register(f"iql/{_task}-{_quality}")(
             lambda names=(_task, _quality): locomotion(*names)
         )
         recipes.register(f"bc/{_task}-{_quality}")(
-            lambda names=(_task, _quality): locomotion(*names, clone=True)
+            lambda names=(_task, _quality): clone(locomotion(*names))
         )
 for _task in ("maze", "multi"):
     for _layout in LAYOUTS:
