@@ -48,6 +48,9 @@ class IQLConfig(ModelConfig):
     """how fast the target networks follow, per step"""
     width: int = 256
     """of the two hidden layers of every network"""
+    critic_layer_norm: bool = False
+    """normalize the critics' hidden layers, so that errors far from the data do not feed on
+    themselves where rewards are far away (arXiv 2302.02948)"""
     normalizer: NormalizerKind = "gaussian"
     """of observations; actions are mapped to [-1, 1]"""
     goal_dims: tuple[int, ...] = ()
@@ -97,7 +100,9 @@ class IQL(Model, Actor, ValueModel):
         self.observation_normalizer = Normalizer(spaces.observation_dim, config.normalizer)
         self.action_normalizer = Normalizer(spaces.action_dim, "limits")
         self.value = mlp([inputs, *hidden, 1], nn.ReLU)
-        self.critics = EnsembleMLP(2, [inputs + spaces.action_dim, *hidden, 1])
+        self.critics = EnsembleMLP(
+            2, [inputs + spaces.action_dim, *hidden, 1], layer_norm=config.critic_layer_norm
+        )
         self.target_critics = deepcopy(self.critics).requires_grad_(False)
         self.policy = GaussianPolicy(inputs, spaces.action_dim, width=config.width)
         self.register_buffer("reward_scale", torch.ones(()) if config.scale_returns else None)
