@@ -113,7 +113,7 @@ def test_cached_decoding_equals_the_training_forward(case, dataset):
     table = torch.cat([state.prefix[:, None], state.tokens[:, :1]], dim=-1)
     table = table.view(len(observation), config.window, columns)
     condition = model.condition(goal, None if history is None else history.context)
-    outputs = model._mask(model.predict_table(table, condition)).flatten(1, 2)
+    outputs = model._mask(model.predict_columns(table, condition)).permute(1, 2, 0, 3).flatten(1, 2)
     expected = outputs[:, config.context * columns + start :]
     ours = seen[:, 0, :, : expected.shape[-1]]
     torch.testing.assert_close(ours, expected, rtol=0, atol=1e-8)

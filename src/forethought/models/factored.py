@@ -17,6 +17,7 @@ Q-Transformer's and TAP's successors, but this layout is our own.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import torch
@@ -44,10 +45,13 @@ class FactoredTransformerConfig(TokenModelConfig):
 
 
 class FactoredNetwork(nn.Module):
-    """Tables (batch, rows, columns) of tokens -> (batch, rows, columns, outputs).
+    """Tables (batch, rows, columns) of tokens -> (columns, batch, rows, outputs).
 
-    Arguments as in ``models.transformer.TokenNetwork``.
+    The head's tensors are (columns, batch * rows, inner): what one column's perceptron reads lies
+    together. Arguments as in ``models.transformer.TokenNetwork``.
     """
+
+    seen: Tensor
 
     def __init__(
         self,
@@ -61,7 +65,9 @@ class FactoredNetwork(nn.Module):
     ) -> None:
         super().__init__()
         width, inner = config.width, config.head_width
-        self.columns, self.vocabulary, self.hidden_column = columns, vocabulary, hidden_column
+        self.columns, self.vocabulary = columns, vocabulary
+        seen = [column for column in range(columns) if column != hidden_column]
+        self.register_buffer("seen", torch.tensor(seen), persistent=False)
         self.begin = nn.Parameter(0.02 * torch.randn(1, 1, width))
         self.embedding = nn.Embedding((columns + goal_columns) * vocabulary, width)
         self.part_embedding = nn.Embedding(columns * vocabulary, inner)
@@ -89,12 +95,21 @@ class FactoredNetwork(nn.Module):
     def forward(self, table: Tensor, condition: Condition) -> Tensor:
         lead_in = self.lead_in(len(table), condition)
         inputs = torch.cat([lead_in, self.summarize(table[:, :-1], condition.map)], dim=1)
-        parts = self.embed_parts(table, 0)
-        before = parts.cumsum(dim=2) - parts  # of the columns before each
-        h = self.condition(self.gpt(inputs))[:, :, None] + before  # (B, H, columns, inner)
+        h = self._running_sums(table, self.condition(self.gpt(inputs)))
         for layer, bias in zip(self.layers, self.biases, strict=True):
-            h = h + F.gelu(torch.einsum("bhdi,doi->bhdo", _normalized(h), layer) + bias)
-        return torch.einsum("bhdi,dvi->bhdv", _normalized(h), self.head)
+            product = torch.baddbmm(bias[:, None], _normalized(h), layer.transpose(1, 2))
+            h = h + F.gelu(product)
+        outputs = torch.bmm(_normalized(h), self.head.transpose(1, 2))
+        return outputs.unflatten(1, table.shape[:2])
+
+    def _running_sums(self, table: Tensor, conditions: Tensor) -> Tensor:
+        """(columns, batch * rows, inner): conditions (batch, rows, inner) plus columns before."""
+        tokens = table.flatten(0, 1).T[:-1]
+        places = torch.arange(self.columns - 1, device=table.device)[:, None]
+        parts = self.part_embedding(tokens + places * self.vocabulary)
+        # not cumsum: along the outermost axis it and its gradient take five times as long
+        sums = itertools.accumulate(parts.unbind(), torch.add, initial=conditions.flatten(0, 1))
+        return torch.stack(list(sums))
 
     def lead_in(self, batch: int, condition: Condition) -> Tensor:
         """(batch, 1, width): what stands before the first transition, the goal included."""
@@ -109,10 +124,7 @@ class FactoredNetwork(nn.Module):
 
     def summarize(self, rows: Tensor, shift: Tensor | None = None) -> Tensor:
         """(batch, n, width) of whole transitions (batch, n, columns), plus shift (batch, width)."""
-        columns = torch.arange(self.columns, device=rows.device)
-        embedded = self.embedding(rows + columns * self.vocabulary)
-        if self.hidden_column is not None:
-            embedded = embedded * (columns != self.hidden_column)[:, None]
+        embedded = self.embedding(rows[..., self.seen] + self.seen * self.vocabulary)
         total = embedded.sum(dim=-2)
         summary = total + self.mix(total)
         return summary if shift is None else summary + shift[:, None]
@@ -151,7 +163,7 @@ class FactoredTransformer(TokenTrajectoryModel):
             hidden_column=self.neglected,
         )
 
-    def predict_table(self, table: Tensor, condition: Condition = UNCONDITIONED) -> Tensor:
+    def predict_columns(self, table: Tensor, condition: Condition = UNCONDITIONED) -> Tensor:
         return self.network(table, condition)
 
     def _new_state(

@@ -222,10 +222,12 @@ class TokenTrajectoryModel(Model, TokenModel):
             inputs[..., : self.tokens.action_start].masked_fill_(hide, self.tokens.hidden)
             weight[..., : self.tokens.action_start] *= ~hide
         condition = self.condition(batch.goal, batch.context)
-        logits = self._mask(self.predict_table(inputs, condition))
+        # column by column, as the networks leave them: nothing is copied
+        logits = self._mask(self.predict_columns(inputs, condition))
         entropy = F.cross_entropy(
-            logits.flatten(0, -2).float(), targets.flatten(), reduction="none"
-        ).view(targets.shape)
+            logits.flatten(0, 2).float(), targets.permute(2, 0, 1).flatten(), reduction="none"
+        )
+        entropy = entropy.view(logits.shape[:3]).permute(1, 2, 0)
         total = weight.sum().clamp(min=1)
         loss = (entropy * weight).sum() / total
         parts = self._parts(entropy.detach(), weight)
@@ -266,10 +268,12 @@ class TokenTrajectoryModel(Model, TokenModel):
         return parts
 
     def _mask(self, logits: Tensor) -> Tensor:
-        """-inf for tokens that a column does not have; logits (..., columns, outputs)."""
+        """-inf for tokens that a column does not have; logits (columns, B, H, outputs)."""
         if not any(self._illegal_columns):
             return logits
-        return logits.masked_fill(self.illegal, -torch.inf)
+        # added, not filled in: the gradient passes as it is, and is 0 there by itself
+        bars = logits.new_zeros(self.illegal.shape).masked_fill_(self.illegal, -torch.inf)
+        return logits + bars[:, None, None]
 
     def column_logits(self, logits: Tensor, column: int) -> Tensor:
         """A column's outputs (..., V or V + 1) with -inf for tokens that it does not have."""
@@ -325,9 +329,13 @@ class TokenTrajectoryModel(Model, TokenModel):
                 "checkpoint."
             )
 
-    @abstractmethod
     def predict_table(self, table: Tensor, condition: Condition = UNCONDITIONED) -> Tensor:
         """Outputs (B, H, columns, V or V + 1) for each token of a table, given those before it."""
+        return self.predict_columns(table, condition).permute(1, 2, 0, 3)
+
+    @abstractmethod
+    def predict_columns(self, table: Tensor, condition: Condition = UNCONDITIONED) -> Tensor:
+        """``predict_table``'s outputs as the network leaves them: (columns, B, H, V or V + 1)."""
 
     @abstractmethod
     def _new_state(

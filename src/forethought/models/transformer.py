@@ -39,7 +39,7 @@ class TransformerConfig(TokenModelConfig):
 
 
 class TokenNetwork(nn.Module):
-    """Tables (batch, rows, columns) of tokens -> (batch, rows, columns, outputs).
+    """Tables (batch, rows, columns) of tokens -> (columns, batch, rows, outputs).
 
     columns, goal_columns: of a transition, and of the goal put in front (0: none)
     vocabulary: tokens of a column, special ones included;  outputs: tokens that can be predicted
@@ -82,7 +82,7 @@ class TokenNetwork(nn.Module):
         inputs = self.inputs(table.flatten(1)[:, :-1], condition)
         outputs = self.gpt(inputs, self.hidden_inputs(inputs.shape[1]))
         outputs = outputs[:, self.lead - 1 :].unflatten(1, (rows, columns))
-        return torch.einsum("bhdw,dvw->bhdv", outputs, self.head.expand(columns, -1, -1))
+        return torch.einsum("bhdw,dvw->dbhv", outputs, self.head.expand(columns, -1, -1))
 
     def attention(self, table: Tensor, condition: Condition) -> Tensor:
         """(depth, batch, heads, rows * columns, inputs): what each token's prediction attends to;
@@ -154,7 +154,7 @@ class TrajectoryTransformer(TokenTrajectoryModel):
             hidden_column=self.neglected,
         )
 
-    def predict_table(self, table: Tensor, condition: Condition = UNCONDITIONED) -> Tensor:
+    def predict_columns(self, table: Tensor, condition: Condition = UNCONDITIONED) -> Tensor:
         return self.network(table, condition)
 
     @torch.no_grad()
