@@ -19,7 +19,7 @@ from forethought.training import TrainingRun
 
 LOSSES = {
     "transformer/four-rooms": 4.607197,
-    "transformer/multiroom": 3.237253,
+    "transformer/multiroom": 3.067261,
     "bc/maze-large-stitch": 0.281218,
     "bc/maze-medium-stitch": 0.281218,
     "diffuser/maze-large": 1.689249,

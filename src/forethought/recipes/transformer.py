@@ -23,6 +23,7 @@ from typing import Any
 from forethought.config import ControlConfig, Experiment, TrainConfig
 from forethought.envs.multiroom import CELL_KINDS
 from forethought.models.factored import FactoredTransformerConfig
+from forethought.models.token_model import TokenModelConfig
 from forethought.models.transformer import TransformerConfig
 from forethought.planners.beam_planner import BeamPlannerConfig
 from forethought.planners.beam_search import CutOffs, RewardSearch
@@ -150,7 +151,7 @@ for _task in TASKS:
             )
 
 
-def goals(task: str, model: TransformerConfig, *, steps: int, horizon: int) -> Experiment:
+def goals(task: str, model: TokenModelConfig, *, steps: int, horizon: int) -> Experiment:
     """Goal reaching by likelihood search, the goal put in front (thesis Section 4.3)."""
     return Experiment(
         name=f"transformer/{task}",
@@ -183,13 +184,14 @@ def four_rooms() -> Experiment:
 @recipes.register("transformer/multiroom")
 def multiroom() -> Experiment:
     """On maps never seen, which come through a convolutional network (thesis Appendix B.6)."""
-    model = TransformerConfig(
+    model = FactoredTransformerConfig(
         context=4,
         horizon=8,
         goal_dims=(0, 1),
         map_kinds=CELL_KINDS,
         n_bins=25,
         width=96,
+        head_width=96,
         **_GOALS,
     )
     return goals("multiroom", model, steps=6_000, horizon=4)
