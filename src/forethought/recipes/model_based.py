@@ -2,9 +2,9 @@
 
 The agent is the one of ``sac-small/TASK`` (``recipes/sac.py``). Thesis Section 3.6 sets the rest:
 model discount 0.8, value discount 0.99, one gamma-model step, five of the single-step model.
-Settings the thesis leaves open were chosen on Pendulum (docs/decisions.md). There the agents make
-four updates a step, as MBPO's paper does many, for fewer steps; ``sac-often/pendulum`` is SAC with
-as many, so that what the updates do can be told from what the model does.
+Settings the thesis leaves open were chosen on Pendulum (docs/decisions.md). There and on Acrobot
+the agents make four updates a step, as MBPO's paper does many, for fewer steps; ``sac-often/TASK``
+is SAC with as many, so that what the updates do can be told from what the model does.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from forethought.recipes.sac import learning_curve
 from forethought.registry import recipes
 
 TASKS = ("pendulum", "acrobot", "mountain-car", "reacher")
-STEPS = {"pendulum": 2_000, "mountain-car": 8_000}
+STEPS = {"pendulum": 2_000, "acrobot": 3_000, "mountain-car": 8_000}
 """environment steps, where fewer than SAC's"""
-UPDATES_PER_STEP = {"pendulum": 4}
+UPDATES_PER_STEP = {"pendulum": 4, "acrobot": 4}
 ENSEMBLE = DynamicsConfig(members=4, width=64, layers=2)
 GAMMA = GammaMatchingConfig(
     discount=0.8,
