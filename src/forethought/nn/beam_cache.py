@@ -21,6 +21,8 @@ import bisect
 import torch
 from torch import Tensor
 
+from forethought.nn.beam_rows import free_slots, mix, reordered, rows_of
+
 LONGEST_TAIL = 16  # tokens; longer ones join their bodies, which can grow and roll on
 
 
@@ -125,11 +127,11 @@ class BeamCache:
 
     def enter(self, x: Tensor) -> Tensor:
         """(batch, rows, width) of beams, put in the cache's order."""
-        return x if self._entering is None else _reordered(x, self._entering)
+        return x if self._entering is None else reordered(x, self._entering)
 
     def leave(self, x: Tensor) -> Tensor:
         """(batch, rows, width) of the cache's rows, put in the order of beams."""
-        return x if self._leaving is None else _reordered(x, self._leaving)
+        return x if self._leaving is None else reordered(x, self._leaving)
 
     def begin_step(self, oldest: int, stored: bool) -> None:
         """Prepare for one token a row that attends to places from ``oldest`` on."""
@@ -177,7 +179,7 @@ class BeamCache:
         if tail_end > tail_first:
             queries = query.view(groups * self.rows, 1, -1)
             parts.append((queries, self._tail[block].flatten(1, 3)[:, :, tail_first:tail_end]))
-        return _mix(parts).view(query.shape)
+        return mix(parts).view(query.shape)
 
     def _choose(self, indices: Tensor) -> None:
         """Give every wanted row a body of its own: its parent's, then its tail."""
@@ -199,7 +201,7 @@ class BeamCache:
             self._slots = None
         end = self._begin + len(self._body_places)
         for body, tail in zip(self._body, self._tail if added else (), strict=False):
-            body[..., end : end + added, :] = _rows(tail, tails)[..., :added, :]
+            body[..., end : end + added, :] = rows_of(tail, tails)[..., :added, :]
         self._tail, self._children = [], 1
         self._body_places += self._tail_places
         self._tail_places = []
@@ -248,21 +250,14 @@ class BeamCache:
 
         sources: (batch, rows) slots of the bodies that the rows inherit, as many as there are slots
         """
-        by_slot = sources.argsort(dim=1, stable=True)
-        ordered = sources.gather(1, by_slot)
-        stays = torch.ones_like(ordered, dtype=torch.bool)
-        stays[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-        moves = torch.empty_like(stays).scatter_(1, by_slot, ~stays)
-        empty = torch.ones_like(moves).scatter_(1, sources, False)
-        slots = sources.clone()
-        env, target = empty.nonzero(as_tuple=True)  # environments have as many of these as of moves
-        slots[moves] = target
+        slots = free_slots(sources)
+        env, row = (slots != sources).nonzero(as_tuple=True)
         first, end = (
             place * self._head_width
             for place in (self._begin, self._begin + len(self._body_places))
         )
-        if len(target) and end > first:
-            into, source = (self._flat_rows(env, slot) for slot in (target, sources[moves]))
+        if len(row) and end > first:
+            into, source = (self._flat_rows(env, slot[env, row]) for slot in (slots, sources))
             for body in self._body:
                 tokens = body.view(-1, body.shape[4] * body.shape[5])[:, first:end]
                 tokens.index_copy_(0, into, tokens.index_select(0, source))
@@ -283,7 +278,7 @@ class BeamCache:
             return
         self._reserve_body(added)
         for into, body in zip(self._body, old, strict=False):
-            into[..., :kept, :] = _rows(body[..., begin : begin + kept, :], sources)
+            into[..., :kept, :] = rows_of(body[..., begin : begin + kept, :], sources)
 
     def _note_order(self) -> None:
         """Translate between beams and rows from now on."""
@@ -328,39 +323,3 @@ class BeamCache:
 
     def _empty(self, batch: int, *rows_and_tokens: int) -> Tensor:
         return self._like.new_empty(2, batch, self._heads, *rows_and_tokens, self._head_width)
-
-
-def _mix(parts: list[tuple[Tensor, Tensor]]) -> Tensor:
-    """Attention over several parts: mixed values, as many as queries, in their order.
-
-    parts: queries (groups, m, w), in the same order in all parts, and keys and values (2, groups,
-        n, w) of a part
-    """
-    scores = [torch.bmm(query, pair[0].transpose(1, 2)) for query, pair in parts]
-    rows = parts[0][0].shape[0] * parts[0][0].shape[1]
-    counts = [score.shape[2] for score in scores]
-    joined = torch.cat([score.view(rows, -1) for score in scores], dim=-1)
-    shares = torch.softmax(joined, dim=-1)
-    mixed, first = torch.zeros_like(parts[0][0]), 0
-    for (query, (_, values)), count in zip(parts, counts, strict=True):
-        share = shares.view(*query.shape[:2], -1)[..., first : first + count]
-        mixed = mixed.view(query.shape)
-        mixed.baddbmm_(share, values, beta=float(first > 0))
-        first += count
-    return mixed
-
-
-def _reordered(x: Tensor, rows: Tensor) -> Tensor:
-    """(batch, rows, width) with the rows of all environments in another order."""
-    return x.flatten(0, 1).index_select(0, rows).view(x.shape)
-
-
-def _rows(source: Tensor, rows: Tensor) -> Tensor:
-    """(2, batch, heads, new rows, n, w): rows (batch, new rows) of (2, batch, heads, rows, n, w)."""
-    offset = torch.arange(source.shape[1], device=rows.device)[:, None, None]
-    heads, old = source.shape[2:4]
-    head = torch.arange(heads, device=rows.device)[:, None]
-    part = torch.arange(2, device=rows.device)[:, None, None, None] * source.shape[1]
-    index = ((part + offset) * heads + head) * old + rows[:, None]
-    flat = source.flatten(0, 3).index_select(0, index.flatten())
-    return flat.view(*index.shape, *source.shape[4:])
