@@ -132,16 +132,15 @@ class GPT(nn.Module):
     def step(self, x: Tensor, cache: BeamCache, stored: bool = True) -> Tensor:
         """Outputs (batch, rows, width) of the next token of every beam."""
         place = cache.length
-        x = self._place(x[:, :, None], place)[:, :, 0]
         rotation = self._rotation(place, 1, x)
-        oldest = place - self.band + 1 if self.band else 0
-        cache.begin_step(oldest, stored)
+        cache.begin_step(place - self.band + 1 if self.band else 0, stored)
+        x = cache.enter(self._place(x[:, :, None], place)[:, :, 0])
         for index, block in enumerate(self._blocks()):
             query, key, value = block.project(x, rotation)
-            mixed = cache.attend(index, query * self.head_width**-0.5, key, value)
-            x = block.finish(x, mixed)
+            query = query.contiguous() * self.head_width**-0.5
+            x = block.finish(x, cache.attend(index, query, key, value))
         cache.end_step()
-        return self.norm(x)
+        return cache.leave(self.norm(x))
 
     def new_cache(self, batch: int, suffix: int) -> BeamCache:
         """An empty cache for ``batch`` prefixes with beams of about ``suffix`` tokens."""

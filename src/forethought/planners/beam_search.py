@@ -242,8 +242,8 @@ def sample_tokens(logits: Tensor, cut_offs: CutOffs, noise: _Noise) -> Tensor:
     Raises ValueError where no token has a positive probability.
     """
     if cut_offs.top == 1:
-        best, tokens = logits.max(dim=-1)
-        _refuse_empty(int(best.isfinite().all()))
+        tokens = _likeliest(logits)
+        _refuse_empty(int(logits.gather(-1, tokens[..., None]).isfinite().all()))
         return tokens
     probabilities = logits.softmax(dim=-1)
     if cut_offs.top or cut_offs.cdf:
@@ -256,6 +256,13 @@ def sample_tokens(logits: Tensor, cut_offs: CutOffs, noise: _Noise) -> Tensor:
     # cannot lead past the last token, for drawn < 1
     drawn = (noise.uniform(total) * total).clamp(min=torch.finfo(total.dtype).tiny)
     return torch.searchsorted(mass, torch.minimum(drawn, total))[..., 0]
+
+
+def _likeliest(logits: Tensor) -> Tensor:
+    """The first of the highest logits; NumPy finds it several times faster on a CPU."""
+    if logits.device.type == "cpu":
+        return torch.from_numpy(logits.detach().numpy().argmax(axis=-1))
+    return logits.argmax(dim=-1)
 
 
 def _least_kept(probabilities: Tensor, cut_offs: CutOffs) -> Tensor:
