@@ -98,24 +98,26 @@ def plot(parts: Mapping[str, Any]) -> dict[str, Figure]:
     figure = Figure(figsize=(4.6 * len(tasks), 3.9), dpi=150, layout="constrained")
     panels = figure.subplots(1, len(tasks), squeeze=False)[0]
     for panel, task in zip(panels, tasks, strict=True):
+        counts = []  # seeds of each method
         for method, curves in curves_of(parts, task).items():
             if not curves:
                 continue
+            counts.append(len(curves))
             rows = min(len(curve) for curve in curves)
             steps = curves[0][:rows, 0]
             returns = np.stack([curve[:rows, 1] for curve in curves])
             mean, spread = returns.mean(axis=0), returns.std(axis=0)
-            label = f"{LABELS[method]} ({len(curves)})"
-            panel.plot(steps, mean, color=COLORS[method], lw=1.8, label=label)
+            panel.plot(steps, mean, color=COLORS[method], lw=1.8, label=LABELS[method])
             shade = {"color": COLORS[method], "alpha": 0.15, "lw": 0}
             panel.fill_between(steps, mean - spread, mean + spread, **shade)
         if (wanted := threshold(parts, task)) is not None:
             panel.axhline(wanted, color="#8893a2", lw=0.9, ls="--")
         panel.set(xlabel="environment steps", xlim=(0, None))
-        panel.set_title(task, loc="left", fontsize=10)
+        seeds = " to ".join(map(str, sorted({min(counts), max(counts)})))
+        panel.set_title(f"{task} ({seeds} seeds)", loc="left", fontsize=10)
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("return (deterministic policy)")
-    panels[0].legend(frameon=False, fontsize=8, title="method (seeds)", title_fontsize=8)
+    panels[0].legend(frameon=False, fontsize=8)
     return {"curves": figure}
 
 
