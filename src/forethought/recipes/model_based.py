@@ -59,9 +59,10 @@ def updated_often(task: str) -> Experiment:
 def model_based(agent: str, task: str) -> Experiment:
     """``agent`` in place of that SAC."""
     experiment = updated_often(task)
-    alone = experiment.model
-    assert isinstance(alone, SACConfig), "it is one"
-    sac = replace(alone, reward_scale=REWARD_SCALE.get(task, alone.reward_scale))
+    sac = experiment.model
+    assert isinstance(sac, SACConfig), "it is one"
+    if task in REWARD_SCALE:
+        sac = replace(sac, reward_scale=REWARD_SCALE[task])
     return replace(experiment, name=f"{agent}/{task}", model=AGENTS[agent](sac))
 
 
