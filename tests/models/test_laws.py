@@ -296,7 +296,9 @@ def test_network_output_at_padded_steps_gets_exactly_zero_gradient(name, label, 
     for seed in range(4):
         outputs.clear()
         model.loss(batch, seeded(seed))[0].backward()
-        gradient = torch.cat([output.grad for output in outputs])
+        # token networks put columns first: (columns, batch, rows, outputs)
+        pieces = [o.grad.permute(1, 2, 0, 3) if o.ndim == 4 else o.grad for o in outputs]
+        gradient = torch.cat(pieces)
         gradient = gradient.reshape(*batch.observations.shape[:2], -1)  # pieces back to windows
         width = batch.observations.shape[-1] * case.outputs
         of_observations, of_actions = gradient[..., :width], gradient[..., width:]

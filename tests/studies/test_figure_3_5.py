@@ -9,7 +9,7 @@ import pytest
 
 from forethought.config import OnlineConfig
 from forethought.recipes.model_based import TASKS as MODEL_TASKS
-from forethought.recipes.model_based import updated_often
+from forethought.recipes.model_based import REWARD_SCALE, updated_often
 from forethought.registry import recipes
 from forethought.studies.base import StudySettings
 from forethought.studies.figure_3_5 import (
@@ -88,7 +88,8 @@ def test_parts_have_recipes_and_names_that_do_not_collide():
         for method in ("gamma-mve", "mve", "mbpo"):
             found = recipes[f"{method}/{task}"]()
             assert (found.online, found.train) == (often.online, often.train)
-            assert found.model.sac == often.model
+            scale = REWARD_SCALE.get(task, often.model.reward_scale)
+            assert found.model.sac == replace(often.model, reward_scale=scale)
 
 
 def test_a_run_is_kept_and_goes_on(tmp_path, monkeypatch):
