@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from forethought.config import OnlineConfig
-from forethought.recipes.model_based import TASKS as MODEL_TASKS
 from forethought.recipes.model_based import REWARD_SCALE, updated_often
+from forethought.recipes.model_based import TASKS as MODEL_TASKS
 from forethought.registry import recipes
 from forethought.studies.base import StudySettings
 from forethought.studies.figure_3_5 import (
