@@ -128,6 +128,8 @@ class Transitions(_TensorValue):
 
     next_action: what the data did next; None where that is not known
     goal: (batch, observation_dim) an observation to reach, for goal-conditioned learners
+    discount: (batch,) of the value of ``next_observation``, where it is several steps on, by then
+        ``reward`` is their discounted sum; None = a single step, whose discount the learner knows
     """
 
     observation: Tensor
@@ -137,6 +139,7 @@ class Transitions(_TensorValue):
     terminated: Tensor
     next_action: Tensor | None = None
     goal: Tensor | None = None
+    discount: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -164,6 +164,32 @@ def test_transitions_match_a_loop():
     torch.testing.assert_close(view[shuffled].reward, batch.reward[torch.from_numpy(shuffled)])
 
 
+@pytest.mark.parametrize("n", [2, 3, 100])
+def test_several_steps_are_the_single_steps_joined_up_to_the_episode_s_end(n):
+    dataset, discount = make_dataset(), 0.9
+    single = TransitionView(dataset)
+    view = TransitionView(dataset, n_steps=n, discount=discount)
+    joined, first = view[np.arange(len(view))], 0
+    for length in LENGTHS:
+        for t in range(length):
+            end = min(t + n, length)
+            way, last = single[np.arange(first + t, first + end)], single[[first + end - 1]]
+            weights = discount ** torch.arange(end - t)
+            torch.testing.assert_close(joined.reward[first + t], (way.reward * weights).sum())
+            for name in ("next_observation", "next_action", "terminated"):
+                assert getattr(joined, name)[first + t].equal(getattr(last, name)[0]), name
+            assert float(present(joined.discount)[first + t]) == pytest.approx(
+                discount ** (end - t)
+            )
+        first += length
+    assert joined.observation.equal(single[np.arange(len(view))].observation)
+
+
+def test_several_steps_with_goals_from_hindsight_are_refused():
+    with pytest.raises(ValueError, match="steps of 2 cannot have goals from hindsight"):
+        TransitionView(make_dataset(), hindsight=GOALS, n_steps=2)
+
+
 # ------------------------------------------------------------------------- hindsight goals
 
 

@@ -332,9 +332,10 @@ def test_a_predicted_end_stops_the_rewards_and_is_masked_in_the_plan(dataset):
     original = model.column_logits
 
     def sure_to_end(logits, column):
+        if column:
+            return original(logits, column)
         stop = torch.tensor([config.n_bins])
-        only = torch.full_like(logits, -torch.inf).index_fill(-1, stop, 0.0)
-        return original(logits, column) if column else only
+        return torch.full_like(logits, -torch.inf).index_fill(-1, stop, 0.0)
 
     model.column_logits = sure_to_end
     history, observation = situation(config, dataset)

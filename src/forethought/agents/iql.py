@@ -39,6 +39,9 @@ class IQLConfig(ModelConfig):
     """Settings of ``IQL``; the defaults are the paper's, but for expectile and temperature."""
 
     discount: float = 0.99
+    n_steps: int = 1
+    """steps of the data's own rewards before the value of the state then reached: values travel
+    that much faster, through fewer estimates"""
     expectile: float = 0.95
     """0.5 is the mean over the data's actions, towards 1 the best of them"""
     temperature: float = 10.0
@@ -67,6 +70,8 @@ class IQLConfig(ModelConfig):
         for name in ("discount", "expectile", "target_rate"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"model.{name} is {getattr(self, name)}; it must lie in (0, 1)")
+        if self.n_steps < 1:
+            raise ValueError(f"model.n_steps is {self.n_steps}; it must be at least 1")
         if self.temperature < 0:
             raise ValueError(f"model.temperature is {self.temperature}; it must not be negative")
         if self.return_range <= 0:
@@ -78,7 +83,9 @@ class IQLConfig(ModelConfig):
             hindsight = HindsightGoals(
                 discount=self.discount, radius=self.goal_radius, dims=self.goal_dims
             )
-        return TransitionView(dataset, hindsight=hindsight)
+        return TransitionView(
+            dataset, hindsight=hindsight, n_steps=self.n_steps, discount=self.discount
+        )
 
     def build(self, spaces: Spaces) -> IQL:
         return IQL(self, spaces)
@@ -143,7 +150,8 @@ class IQL(Model, Actor, ValueModel):
             reward = batch.reward
             if self.reward_scale is not None:
                 reward = reward * self.reward_scale
-            backup = reward + config.discount * ~batch.terminated * next_value
+            discount = config.discount if batch.discount is None else batch.discount
+            backup = reward + discount * ~batch.terminated * next_value
 
         value = self.value(z)[:, 0]
         advantage = target - value  # Eq. 5

@@ -180,7 +180,8 @@ class TrajectoryTokens(nn.Module):
 
     def check_tokens(self, tokens: Tensor, column: int) -> None:
         """Raise ValueError unless all are bins of the column, or special tokens."""
-        low, high = (int(bound) for bound in tokens.aminmax())
+        found = tokens.numpy() if tokens.device.type == "cpu" else tokens  # faster for few numbers
+        low, high = int(found.min()), int(found.max())
         if low < 0 or high > self.hidden or self.legal(column) <= high < self.n_bins:
             raise ValueError(
                 f"unknown token for {self.describe(column)}: got {low} to {high}; known are 0 to "

@@ -198,9 +198,16 @@ class TransitionView:
         hindsight: HindsightGoals | None = None,
         followed: bool = False,
         next_actions: np.ndarray | None = None,
+        n_steps: int = 1,
+        discount: float = 1.0,
     ) -> None:
+        if n_steps > 1 and hindsight is not None:
+            raise ValueError(
+                f"steps of {n_steps} cannot have goals from hindsight: the rewards on the way would "
+                "depend on the goal; use single steps, or no hindsight"
+            )
         self.dataset = dataset
-        self._hindsight = hindsight
+        self._hindsight, self._n_steps, self._discount = hindsight, n_steps, discount
         self._next_actions = dataset.actions if next_actions is None else next_actions
         if hindsight is not None and max(hindsight.dims) >= dataset.observations.shape[1]:
             raise ValueError(
@@ -223,11 +230,13 @@ class TransitionView:
         hindsight, data = self._hindsight, self.dataset
         steps = indices if hindsight is None else indices // self.N_GOALS
         rows = self._rows[steps]
+        if self._n_steps > 1:
+            return self._several_steps(rows)
         next_observation = data.observations[rows + 1]
         reward, goal = data.rewards[rows], None
         if hindsight is not None:
             fraction = (indices % self.N_GOALS + 0.5) / self.N_GOALS
-            last = data.starts[np.searchsorted(data.starts, rows, side="right")] - 1
+            last = self._last_of(rows)
             goal = data.observations[rows + hindsight.offsets(fraction, last - rows)]
             miss = (next_observation - goal)[:, list(hindsight.dims)]
             reward = (np.linalg.norm(miss, axis=1) <= hindsight.radius).astype(np.float32)
@@ -240,3 +249,25 @@ class TransitionView:
             terminated=torch.from_numpy(self._ends[rows]),
             goal=None if goal is None else torch.from_numpy(goal),
         )
+
+    def _several_steps(self, rows: np.ndarray) -> Transitions:
+        data = self.dataset
+        counts = np.minimum(self._n_steps, self._last_of(rows) - rows)
+        steps = np.arange(self._n_steps)
+        taken = rows[:, None] + np.minimum(steps, counts[:, None] - 1)
+        weights = np.where(steps < counts[:, None], self._discount**steps, 0.0)
+        reward = (data.rewards[taken] * weights).sum(axis=1)
+        return Transitions(
+            observation=torch.from_numpy(data.observations[rows]),
+            action=torch.from_numpy(data.actions[rows]),
+            reward=torch.from_numpy(reward.astype(np.float32)),
+            next_observation=torch.from_numpy(data.observations[rows + counts]),
+            next_action=torch.from_numpy(self._next_actions[rows + counts]),
+            terminated=torch.from_numpy(self._ends[rows + counts - 1]),
+            discount=torch.from_numpy((self._discount**counts).astype(np.float32)),
+        )
+
+    def _last_of(self, rows: np.ndarray) -> np.ndarray:
+        """The last row of the episodes that rows are of."""
+        starts = self.dataset.starts
+        return starts[np.searchsorted(starts, rows, side="right")] - 1

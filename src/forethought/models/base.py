@@ -280,8 +280,8 @@ class TokenState(ABC):
 
     @abstractmethod
     def next_logits(self) -> Tensor:
-        """(batch, beams, V) of the next token, or V + 1 with the stop token's at last, if the model
-        has one. -inf where a column has no such token. To be read only."""
+        """(batch, beams, V) of the next token, or V + 1 with the stop token's at last where the
+        model can tell an end. -inf where a column has no such token. To be read only."""
 
     @abstractmethod
     def append(self, tokens: Tensor) -> None:

@@ -136,12 +136,12 @@ class FactoredNetwork(nn.Module):
         columns = torch.arange(first, first + tokens.shape[-1], device=tokens.device)
         return self.part_embedding(tokens + columns * self.vocabulary)
 
-    def logits(self, h: Tensor, column: int) -> Tensor:
-        """(..., outputs) of a column's token from the running sum (..., inner)."""
+    def logits(self, h: Tensor, column: int, count: int) -> Tensor:
+        """(..., count) of a column's token from the running sum (..., inner)."""
         one, zero = h.new_ones(h.shape[-1]), h.new_zeros(h.shape[-1])
         for layer, bias in zip(self.layers, self.biases, strict=True):
             h = h + F.gelu(F.linear(_normalized(h, one, zero), layer[column], bias[column]))
-        return F.linear(_normalized(h, one, zero), self.head[column])
+        return F.linear(_normalized(h, one, zero), self.head[column, :count])
 
 
 def _normalized(h: Tensor, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
@@ -214,7 +214,6 @@ class FactoredState(SequenceState):
     def _note(self, tokens: Tensor) -> None:
         self._parts.append(tokens)
 
-    @torch.no_grad()
     def _flush(self) -> None:
         columns = self.layout.columns
         whole = self.count // columns  # the condition must cover these
@@ -257,7 +256,6 @@ class FactoredState(SequenceState):
         parts = self._network.embed_parts(tokens, first)
         self._sum = self._sum + (parts[:, :, 0] if tokens.shape[2] == 1 else parts.sum(dim=2))
 
-    @torch.no_grad()
     def _predict(self) -> Tensor:
         if self.cache is None:
             self.network_calls += 1
@@ -265,7 +263,9 @@ class FactoredState(SequenceState):
             if self.column:
                 self._add(self.latest(self.column), 0)
         assert self._sum is not None, "the network has seen the prefix at least"
-        return self._model.column_logits(self._network.logits(self._sum, self.column), self.column)
+        column = self.column
+        outputs = self._network.logits(self._sum, column, self._model.outputs_of(column))
+        return self._model.column_logits(outputs, column)
 
     def _whole(self) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """Last outputs (batch, beams, width) of a pass over all kept transitions; keys, values."""
@@ -278,7 +278,6 @@ class FactoredState(SequenceState):
         outputs, cached = self.gpt.prefill(x)
         return outputs[:, -1].unflatten(0, (batch, beams)), cached
 
-    @torch.no_grad()
     def _restart(self) -> None:
         self._parts = []
         if self.cache is None:

@@ -157,6 +157,7 @@ class TokenTrajectoryModel(Model, TokenModel):
         illegal[1:, config.n_bins :] = True  # an episode ends between transitions
         self.register_buffer("illegal", illegal, persistent=False)  # (columns, outputs)
         self._illegal_columns = illegal.any(dim=1).tolist()
+        self._illegal_bins = illegal[:, : config.n_bins].any(dim=1).tolist()
 
     @staticmethod
     def _build_map_encoder(config: TokenModelConfig, spaces: Spaces) -> MapEncoder | None:
@@ -275,11 +276,15 @@ class TokenTrajectoryModel(Model, TokenModel):
         bars = logits.new_zeros(self.illegal.shape).masked_fill_(self.illegal, -torch.inf)
         return logits + bars[:, None, None]
 
+    def outputs_of(self, column: int) -> int:
+        """V, or V + 1 where an episode can end."""
+        return self.illegal.shape[1] if column == 0 else self.config.n_bins
+
     def column_logits(self, logits: Tensor, column: int) -> Tensor:
-        """A column's outputs (..., V or V + 1) with -inf for tokens that it does not have."""
-        if not self._illegal_columns[column]:
+        """A column's outputs (..., ``outputs_of(column)``) with -inf for bins it does not have."""
+        if not self._illegal_bins[column]:
             return logits
-        return logits.masked_fill(self.illegal[column], -torch.inf)
+        return logits.masked_fill(self.illegal[column, : logits.shape[-1]], -torch.inf)
 
     @torch.no_grad()
     def begin(

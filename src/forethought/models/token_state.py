@@ -208,7 +208,7 @@ class SequenceState(TokenState):
 
     @abstractmethod
     def _predict(self) -> Tensor:
-        """(batch, beams, V or V + 1) logits, everything having been handed over."""
+        """(batch, beams, V, or V + 1 where an episode can end) logits, everything having been handed over."""
 
     @abstractmethod
     def _restart(self) -> None:

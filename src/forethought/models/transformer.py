@@ -122,9 +122,9 @@ class TokenNetwork(nn.Module):
             return embedded
         return embedded + shift.view(len(shift), *[1] * (embedded.ndim - 2), -1)
 
-    def logits(self, outputs: Tensor, column: int) -> Tensor:
-        """(..., outputs) of a column's token from the network's output before it."""
-        return F.linear(outputs, self.head[column if len(self.head) > 1 else 0])
+    def logits(self, outputs: Tensor, column: int, count: int) -> Tensor:
+        """(..., count) of a column's token from the network's output before it."""
+        return F.linear(outputs, self.head[column if len(self.head) > 1 else 0, :count])
 
     def hidden_inputs(self, count: int) -> Tensor | None:
         """(count,) bool: which of the first inputs none attends to."""
@@ -211,7 +211,6 @@ class FlatState(SequenceState):
     def _note(self, tokens: Tensor) -> None:
         self._pending.append(tokens)
 
-    @torch.no_grad()
     def _flush(self) -> None:
         if self._output is not None and not self._pending:
             return
@@ -247,14 +246,14 @@ class FlatState(SequenceState):
             stored = ~hidden[start:]
         self._output = self.gpt.extend(x, self.cache, stored)[:, -1:]
 
-    @torch.no_grad()
     def _predict(self) -> Tensor:
         if self.cache is None:
             self.network_calls += 1
             self._output = self._whole()[0]
         assert self._output is not None, "the network has seen the prefix at least"
-        outputs = self._network.logits(self._output, self.column)
-        return self._model.column_logits(outputs, self.column)
+        column = self.column
+        outputs = self._network.logits(self._output, column, self._model.outputs_of(column))
+        return self._model.column_logits(outputs, column)
 
     def _whole(self) -> tuple[Tensor, list[tuple[Tensor, Tensor]], Tensor]:
         """Last outputs (batch, beams, width) of a pass over all kept tokens, keys and values, and
@@ -268,7 +267,6 @@ class FlatState(SequenceState):
         last = outputs[:, -1].unflatten(0, (batch, beams))
         return last, cached, stored if hidden is None else ~hidden
 
-    @torch.no_grad()
     def _restart(self) -> None:
         self._pending = []
         if self.cache is None:

@@ -208,8 +208,10 @@ class _Block(nn.Module):
 
     def finish(self, x: Tensor, mixed: Tensor) -> Tensor:
         """The rest of the block, given what attention has mixed (batch, heads, n, head_width)."""
-        x = x + self.branch_dropout(self.out(mixed.transpose(1, 2).flatten(2)))
-        return x + self.dropout(self.mlp(self.second_norm(x)))
+        branch = self.out(mixed.transpose(1, 2).flatten(2))
+        x = x + (self.branch_dropout(branch) if self.training else branch)
+        branch = self.mlp(self.second_norm(x))
+        return x + (self.dropout(branch) if self.training else branch)
 
 
 def _mask(queries: Tensor, n_keys: int, band: int, hidden: Tensor | None) -> Tensor:

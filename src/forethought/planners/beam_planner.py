@@ -96,7 +96,7 @@ class BeamPlanner(Planner):
             critic.check_discount(config.reward.discount)
         self.critic = critic
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def plan(
         self,
         observation: Tensor,

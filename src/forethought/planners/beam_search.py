@@ -154,6 +154,7 @@ class _Search:
         self.total = values.new_zeros(shape)  # discounted rewards of all transitions but this one
         self.rewards = values.new_zeros((*shape, 0))
         self.ended = torch.zeros(shape, dtype=torch.bool, device=values.device)
+        self.any_ended = False
         self.best = self.total
 
     def expand(self, beginners: int) -> None:
@@ -168,10 +169,11 @@ class _Search:
         for _ in range(count):
             logits = self.state.next_logits()
             tokens = sample_tokens(logits, cut_offs, self.noise)
-            if logits.shape[-1] > self.layout.stop:
-                stopped = tokens == self.layout.stop
-                tokens = torch.where(self.ended, torch.zeros_like(tokens), tokens)
-                self.ended = self.ended | stopped
+            if self.any_ended:
+                tokens = tokens.masked_fill(self.ended, 0)
+            if logits.shape[-1] > self.layout.stop:  # the column that can tell an end
+                self.ended = self.ended | (tokens == self.layout.stop)
+                self.any_ended = bool(self.ended.any())
             self.state.append(tokens)
 
     def outcome(self, column: int | None) -> Tensor | None:
@@ -187,7 +189,7 @@ class _Search:
     def _estimate(self, probabilities: Tensor, column: int) -> Tensor:
         values = self.layout.column_values(column)
         if self.settings.estimate == "mean":
-            return (probabilities * values).sum(dim=-1)
+            return probabilities @ values.to(probabilities)
         mass = probabilities.cumsum(dim=-1)
         below = mass < self.settings.percentile * mass[..., -1:]
         return values[below.sum(dim=-1).clamp(max=len(values) - 1)]
@@ -242,9 +244,7 @@ def sample_tokens(logits: Tensor, cut_offs: CutOffs, noise: _Noise) -> Tensor:
     Raises ValueError where no token has a positive probability.
     """
     if cut_offs.top == 1:
-        tokens = _likeliest(logits)
-        _refuse_empty(int(logits.gather(-1, tokens[..., None]).isfinite().all()))
-        return tokens
+        return _likeliest(logits)
     probabilities = logits.softmax(dim=-1)
     if cut_offs.top or cut_offs.cdf:
         least = _least_kept(probabilities, cut_offs)
@@ -261,8 +261,13 @@ def sample_tokens(logits: Tensor, cut_offs: CutOffs, noise: _Noise) -> Tensor:
 def _likeliest(logits: Tensor) -> Tensor:
     """The first of the highest logits; NumPy finds it several times faster on a CPU."""
     if logits.device.type == "cpu":
-        return torch.from_numpy(logits.detach().numpy().argmax(axis=-1))
-    return logits.argmax(dim=-1)
+        table = logits.detach().numpy().reshape(-1, logits.shape[-1])
+        tokens = table.argmax(axis=-1)
+        _refuse_empty(int(np.isfinite(table[np.arange(len(table)), tokens]).all()))
+        return torch.from_numpy(tokens).view(logits.shape[:-1])
+    highest, tokens = logits.max(dim=-1)
+    _refuse_empty(int(highest.isfinite().all()))
+    return tokens
 
 
 def _least_kept(probabilities: Tensor, cut_offs: CutOffs) -> Tensor:

@@ -178,7 +178,7 @@ _GOALS: dict[str, Any] = _IMITATION | {
 def four_rooms() -> Experiment:
     """Thesis Figure 4.6."""
     model = TransformerConfig(context=3, horizon=5, width=64, **_GOALS)
-    return goals("four-rooms", model, steps=3_000, horizon=3)
+    return goals("four-rooms", model, steps=4_000, horizon=3)
 
 
 @recipes.register("transformer/multiroom")
