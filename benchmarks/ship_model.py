@@ -39,7 +39,7 @@ def main() -> None:
     )
     size = (arguments.out / WEIGHTS).stat().st_size / 1e6
     print(
-        f"{arguments.out}: {size / 1e6:.2f} MB, weights moved by at most {change:.1e} of their norm"
+        f"{arguments.out}: {size:.2f} MB, weights moved by at most {change:.1e} of their norm"
     )
 
 

@@ -36,6 +36,9 @@ CASES = {
     for option, changes in OPTIONS.items()
 }
 CASES["flat-shared-head"] = replace(FLAT, head="shared")
+CASES["factored-places"] = replace(
+    FACTORED, **OPTIONS["map"], map_places=(0, 2), map_channels=8, tokenizer="uniform"
+)
 each_case = pytest.mark.parametrize("case", CASES)
 both = pytest.mark.parametrize("config", [FLAT, FACTORED], ids=["flat", "factored"])
 

@@ -203,7 +203,7 @@ class TransitionView:
     ) -> None:
         if n_steps > 1 and hindsight is not None:
             raise ValueError(
-                f"steps of {n_steps} cannot have goals from hindsight: the rewards on the way would "
+                f"steps of {n_steps} cannot have goals from hindsight: rewards on the way would "
                 "depend on the goal; use single steps, or no hindsight"
             )
         self.dataset = dataset

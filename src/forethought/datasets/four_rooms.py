@@ -1,8 +1,8 @@
 """Four rooms: episodes of the goal-reaching controller between uniform starts and goals.
 
-Some of its actions are disturbed by Gaussian noise, so that the data also show how to come back to
-the way. Not all are: noise that is cut off at the largest action piles up there, and the likeliest
-action of a model would be that one instead of the controller's.
+Its actions are disturbed by Gaussian noise, so that the data also show how to come back to the way.
+The noise is drawn again where it leads out of the range of actions: cut off there instead, it would
+pile up, and the likeliest action of a model would be the largest one instead of the controller's.
 An episode ends where it arrives, so its last observation is the goal that a model is told about
 (goal relabeling; no rewards are needed).
 """
@@ -23,7 +23,7 @@ from forethought.envs.four_rooms import (
 )
 from forethought.registry import datasets
 
-ACTION_NOISE, DISTURBED = 0.5, 0.25  # standard deviation; share of steps with noise
+ACTION_NOISE = 0.3
 BATCH = 1_000  # episodes side by side
 
 
@@ -50,9 +50,7 @@ def walk(n: int, noise: np.random.Generator, action_noise: float = ACTION_NOISE)
     lengths, arrived = np.zeros(n, dtype=int), np.zeros(n, dtype=bool)
     for _ in range(STEP_LIMIT):
         aimed = controller_actions(positions[-1], goals)
-        is_disturbed = noise.random((n, 1)) < DISTURBED
-        jolts = action_noise * noise.standard_normal((n, 2)) * is_disturbed
-        taken = np.clip(aimed + jolts, -1, 1)
+        taken = _disturbed(aimed, action_noise, noise)
         actions.append(taken)
         positions.append(advance(positions[-1], taken))
         lengths += ~arrived
@@ -74,3 +72,12 @@ def walk(n: int, noise: np.random.Generator, action_noise: float = ACTION_NOISE)
             )
         )
     return episodes
+
+
+def _disturbed(aimed: np.ndarray, deviation: float, noise: np.random.Generator) -> np.ndarray:
+    """Gaussians around the actions (n, 2), truncated to [-1, 1] by drawing anew."""
+    taken = aimed + deviation * noise.standard_normal(aimed.shape)
+    while (outside := np.abs(taken) > 1).any():
+        again = aimed[outside] + deviation * noise.standard_normal(int(outside.sum()))
+        taken[outside] = again
+    return taken

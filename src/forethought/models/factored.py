@@ -18,15 +18,18 @@ Q-Transformer's and TAP's successors, but this layout is our own.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from forethought.models.token_model import TokenModelConfig, TokenTrajectoryModel
-from forethought.models.token_state import UNCONDITIONED, Condition, SequenceState
+from forethought.models.factored_state import FactoredState
+from forethought.models.token_config import TokenModelConfig
+from forethought.models.token_model import TokenTrajectoryModel
+from forethought.models.token_state import UNCONDITIONED, Condition
 from forethought.nn.gpt import GPT
+from forethought.nn.map_encoder import MapFeatures
 from forethought.registry import models
 from forethought.types import Spaces
 
@@ -39,6 +42,18 @@ class FactoredTransformerConfig(TokenModelConfig):
     head_width: int = 128
     head_depth: int = 2
     """layers of a column's perceptron before its logits"""
+    map_places: tuple[int, ...] = ()
+    """with ``map_kinds``: the two dimensions of the observation that are a column and a row of the
+    map; the network then also sees the map, with the goal marked, as it is there"""
+    map_channels: int = 24
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.map_places and (len(self.map_places) != 2 or not self.map_kinds):
+            raise ValueError(
+                f"model.map_places {self.map_places} must name two dimensions of the observation, "
+                f"and needs maps (model.map_kinds is {self.map_kinds})"
+            )
 
     def build(self, spaces: Spaces) -> FactoredTransformer:
         return FactoredTransformer(self, spaces)
@@ -48,7 +63,8 @@ class FactoredNetwork(nn.Module):
     """Tables (batch, rows, columns) of tokens -> (columns, batch, rows, outputs).
 
     The head's tensors are (columns, batch * rows, inner): what one column's perceptron reads lies
-    together. Arguments as in ``models.transformer.TokenNetwork``.
+    together. Arguments as in ``models.transformer.TokenNetwork``; action_start: column from which
+    on what is seen of the map at a transition (batch, rows, channels) counts for its own tokens.
     """
 
     seen: Tensor
@@ -62,10 +78,11 @@ class FactoredNetwork(nn.Module):
         vocabulary: int,
         outputs: int,
         hidden_column: int | None,
+        action_start: int,
     ) -> None:
         super().__init__()
         width, inner = config.width, config.head_width
-        self.columns, self.vocabulary = columns, vocabulary
+        self.columns, self.vocabulary, self.action_start = columns, vocabulary, action_start
         seen = [column for column in range(columns) if column != hidden_column]
         self.register_buffer("seen", torch.tensor(seen), persistent=False)
         self.begin = nn.Parameter(0.02 * torch.randn(1, 1, width))
@@ -91,24 +108,31 @@ class FactoredNetwork(nn.Module):
         self.layers = nn.ParameterList(nn.Parameter(torch.randn(s) * inner**-0.5) for s in sizes)
         self.biases = nn.ParameterList(nn.Parameter(torch.zeros(columns, inner)) for _ in sizes)
         self.head = nn.Parameter(0.02 * torch.randn(columns, outputs, inner))
+        if config.map_places:
+            self.see = nn.Linear(config.map_channels, width)
+            self.look = nn.Linear(config.map_channels, inner)
 
-    def forward(self, table: Tensor, condition: Condition) -> Tensor:
+    def forward(self, table: Tensor, condition: Condition, seen: Tensor | None = None) -> Tensor:
         lead_in = self.lead_in(len(table), condition)
-        inputs = torch.cat([lead_in, self.summarize(table[:, :-1], condition.map)], dim=1)
-        h = self._running_sums(table, self.condition(self.gpt(inputs)))
+        before = None if seen is None else seen[:, :-1]
+        inputs = torch.cat([lead_in, self.summarize(table[:, :-1], condition.map, before)], dim=1)
+        h = self._running_sums(table, self.condition(self.gpt(inputs)), seen)
         for layer, bias in zip(self.layers, self.biases, strict=True):
             product = torch.baddbmm(bias[:, None], _normalized(h), layer.transpose(1, 2))
             h = h + F.gelu(product)
         outputs = torch.bmm(_normalized(h), self.head.transpose(1, 2))
         return outputs.unflatten(1, table.shape[:2])
 
-    def _running_sums(self, table: Tensor, conditions: Tensor) -> Tensor:
+    def _running_sums(self, table: Tensor, conditions: Tensor, seen: Tensor | None) -> Tensor:
         """(columns, batch * rows, inner): conditions (batch, rows, inner) plus columns before."""
         tokens = table.flatten(0, 1).T[:-1]
         places = torch.arange(self.columns - 1, device=table.device)[:, None]
-        parts = self.part_embedding(tokens + places * self.vocabulary)
+        parts = list(self.part_embedding(tokens + places * self.vocabulary).unbind())
+        if seen is not None:
+            last = self.action_start - 1
+            parts[last] = parts[last] + self.look(seen).flatten(0, 1)
         # not cumsum: along the outermost axis it and its gradient take five times as long
-        sums = itertools.accumulate(parts.unbind(), torch.add, initial=conditions.flatten(0, 1))
+        sums = itertools.accumulate(parts, torch.add, initial=conditions.flatten(0, 1))
         return torch.stack(list(sums))
 
     def lead_in(self, batch: int, condition: Condition) -> Tensor:
@@ -122,10 +146,15 @@ class FactoredNetwork(nn.Module):
         goal_sum = self.embedding(goal + places * self.vocabulary).sum(dim=1, keepdim=True)
         return lead + goal_sum + self.mix(goal_sum)
 
-    def summarize(self, rows: Tensor, shift: Tensor | None = None) -> Tensor:
-        """(batch, n, width) of whole transitions (batch, n, columns), plus shift (batch, width)."""
+    def summarize(
+        self, rows: Tensor, shift: Tensor | None = None, seen: Tensor | None = None
+    ) -> Tensor:
+        """(batch, n, width) of whole transitions (batch, n, columns) and what is seen of the map at
+        them (batch, n, channels), plus shift (batch, width)."""
         embedded = self.embedding(rows[..., self.seen] + self.seen * self.vocabulary)
         total = embedded.sum(dim=-2)
+        if seen is not None:
+            total = total + self.see(seen)
         summary = total + self.mix(total)
         return summary if shift is None else summary + shift[:, None]
 
@@ -163,10 +192,45 @@ class FactoredTransformer(TokenTrajectoryModel):
             vocabulary=config.n_bins + 2,
             outputs=config.n_bins + int(config.stop_token),
             hidden_column=self.neglected,
+            action_start=self.tokens.action_start,
         )
+        self.map_features = None
+        if config.map_places:
+            height, width = spaces.context_shape
+            self.map_features = MapFeatures(config.map_kinds, height, width, config.map_channels)
+
+    def condition(self, goal: Tensor | None, context: Tensor | None) -> Condition:
+        condition = super().condition(goal, context)
+        if self.map_features is None or context is None:
+            return condition
+        marked = None
+        if self.wants_goal and goal is not None:
+            marked = self._cell(*goal[:, list(self.config.map_places)].unbind(dim=1))
+        return replace(condition, cells=self.map_features(context, marked))
+
+    def _cell(self, column: Tensor, row: Tensor) -> Tensor:
+        """The numbers of the cells nearest to positions on the map."""
+        height, width = self.spaces.context_shape
+        column, row = column.round().long().clamp(0, width - 1), row.round().long()
+        return row.clamp(0, height - 1) * width + column
+
+    def seen_at(self, rows: Tensor, condition: Condition) -> Tensor | None:
+        """(batch, ..., channels) of the map at transitions (batch, ..., columns), whose first
+        columns are enough."""
+        if condition.cells is None:
+            return None
+        last = self.config.n_bins - 1  # special tokens, which stand for no place, count as this
+        cell = self._cell(
+            *(
+                self.tokens.column_values(d)[rows[..., d].clamp(max=last)]
+                for d in self.config.map_places
+            )
+        )
+        env = torch.arange(len(rows), device=rows.device)[:, None]
+        return condition.cells[env, cell.flatten(1)].unflatten(1, cell.shape[1:])
 
     def predict_columns(self, table: Tensor, condition: Condition = UNCONDITIONED) -> Tensor:
-        return self.network(table, condition)
+        return self.network(table, condition, self.seen_at(table, condition))
 
     def _new_state(
         self, batch: int, condition: Condition, cache: bool, crop: int, expected: int
@@ -180,115 +244,3 @@ class FactoredTransformer(TokenTrajectoryModel):
             expected=expected,
             window=0 if self._rolls else self.window,
         )
-
-
-class FactoredState(SequenceState):
-    """Beams of a ``FactoredTransformer``."""
-
-    def __init__(
-        self,
-        model: FactoredTransformer,
-        batch: int,
-        *,
-        condition: Condition,
-        cache: bool,
-        crop: int,
-        expected: int,
-        window: int,
-    ) -> None:
-        super().__init__(
-            model.tokens,
-            model.network.gpt,
-            batch,
-            condition=condition,
-            window=window,
-            cache=cache,
-            crop=crop,
-            expected=-(-expected // model.tokens.columns) + 1,
-        )
-        self._model, self._network = model, model.network
-        self._sum: Tensor | None = None  # (batch, beams, inner): h of the next column
-        self._seen = 0  # whole transitions that the network has seen
-        self._parts: list[Tensor] = []  # tokens of this transition not yet in the sum
-
-    def _note(self, tokens: Tensor) -> None:
-        self._parts.append(tokens)
-
-    def _flush(self) -> None:
-        columns = self.layout.columns
-        whole = self.count // columns  # the condition must cover these
-        if self.cache is None:
-            self._parts, self._sum = [], None
-            return
-        if self._sum is None or whole > self._seen:
-            self.network_calls += 1
-            self._advance(whole)
-            self._parts = []
-            if self.column:
-                self._add(self.latest(self.column), 0)
-        elif self._parts:
-            tokens = torch.cat(self._parts, dim=-1)
-            self._add(tokens, self.column - tokens.shape[-1])
-            self._parts = []
-
-    def _advance(self, whole: int) -> None:
-        """Hand the network the transitions from ``_seen`` to ``whole``; begin a new sum."""
-        assert self.cache is not None, "without a cache nothing is advanced"
-        columns, network = self.layout.columns, self._network
-        if not self._sealed:
-            parts = [] if self.cache.length else [network.lead_in(len(self.tokens), self.condition)]
-            if whole > self._seen:
-                rows = self.tokens[:, 0, self._seen * columns : whole * columns]
-                rows = rows.unflatten(1, (-1, columns))
-                parts.append(network.summarize(rows, self.condition.map))
-            x = torch.cat(parts, dim=1)
-            stored = torch.ones(x.shape[1], dtype=torch.bool, device=x.device)
-            outputs = self.gpt.extend(x, self.cache, stored)[:, -1:]
-        else:
-            latest = self.latest(columns + self.column)[..., :columns]
-            x = network.summarize(latest, self.condition.map)
-            outputs = self.gpt.step(x, self.cache)
-        self._sum, self._seen = network.condition(outputs), whole
-
-    def _add(self, tokens: Tensor, first: int) -> None:
-        """Add tokens (batch, beams, n) of the columns from ``first`` on to the sum."""
-        assert self._sum is not None, "a sum begins with its condition"
-        parts = self._network.embed_parts(tokens, first)
-        self._sum = self._sum + (parts[:, :, 0] if tokens.shape[2] == 1 else parts.sum(dim=2))
-
-    def _predict(self) -> Tensor:
-        if self.cache is None:
-            self.network_calls += 1
-            self._sum = self._network.condition(self._whole()[0])
-            if self.column:
-                self._add(self.latest(self.column), 0)
-        assert self._sum is not None, "the network has seen the prefix at least"
-        column = self.column
-        outputs = self._network.logits(self._sum, column, self._model.outputs_of(column))
-        return self._model.column_logits(outputs, column)
-
-    def _whole(self) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
-        """Last outputs (batch, beams, width) of a pass over all kept transitions; keys, values."""
-        kept, columns = self.kept(), self.layout.columns
-        batch, beams, n = kept.shape
-        rows = kept[..., : n - self.column].flatten(0, 1).unflatten(1, (-1, columns))
-        condition, network = self.condition.repeat(beams), self._network
-        lead_in = network.lead_in(batch * beams, condition)
-        x = torch.cat([lead_in, network.summarize(rows, condition.map)], dim=1)
-        outputs, cached = self.gpt.prefill(x)
-        return outputs[:, -1].unflatten(0, (batch, beams)), cached
-
-    def _restart(self) -> None:
-        self._parts = []
-        if self.cache is None:
-            return
-        self.network_calls += 1
-        outputs, cached = self._whole()
-        stored = torch.ones(cached[0][0].shape[2], dtype=torch.bool, device=outputs.device)
-        self.cache.restart(cached, stored)
-        self._sum, self._seen = self._network.condition(outputs), self.count // self.layout.columns
-
-    def _select(self, env: Tensor, indices: Tensor) -> None:
-        self._parts = [tokens[env, indices] for tokens in self._parts]
-        if self._sum is not None:
-            self._sum = self._sum[env, indices]

@@ -25,13 +25,15 @@ class Condition:
     """What whole sequences are seen under.
 
     goal: (batch, goal columns) tokens put in front;  map: (batch, width) added to every embedding
+    cells: (batch, cells, channels) what is seen of the map in each of its cells
     """
 
     goal: Tensor | None = None
     map: Tensor | None = None
+    cells: Tensor | None = None
 
     def repeat(self, times: int) -> Condition:
-        """Each sequence ``times`` times."""
+        """Each sequence ``times`` times; without ``cells``, which sequences share."""
         goal, seen = (
             None if x is None else x.repeat_interleave(times, dim=0) for x in (self.goal, self.map)
         )
@@ -208,7 +210,7 @@ class SequenceState(TokenState):
 
     @abstractmethod
     def _predict(self) -> Tensor:
-        """(batch, beams, V, or V + 1 where an episode can end) logits, everything having been handed over."""
+        """(batch, beams, V) logits, or V + 1 where an episode can end, everything handed over."""
 
     @abstractmethod
     def _restart(self) -> None:

@@ -19,7 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from forethought.models.token_model import TokenModelConfig, TokenTrajectoryModel
+from forethought.models.token_config import TokenModelConfig
+from forethought.models.token_model import TokenTrajectoryModel
 from forethought.models.token_state import UNCONDITIONED, Condition, SequenceState
 from forethought.nn.gpt import GPT
 from forethought.registry import models

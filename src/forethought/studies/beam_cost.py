@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from forethought.data.episodes import Episode, EpisodeDataset
 from forethought.models.factored import FactoredTransformerConfig
-from forethought.models.token_model import TokenModelConfig
+from forethought.models.token_config import TokenModelConfig
 from forethought.models.transformer import TransformerConfig
 from forethought.planners.beam_planner import BeamPlanner, BeamPlannerConfig
 from forethought.planners.beam_search import RewardSearch

@@ -28,7 +28,7 @@ from forethought.config import Experiment, ModelConfig, TrainConfig
 from forethought.data.tokenizers import Tokenizer
 from forethought.models.dynamics import DynamicsConfig
 from forethought.models.gamma import StochasticPolicy
-from forethought.models.token_model import TokenModelConfig
+from forethought.models.token_config import TokenModelConfig
 from forethought.models.transformer import TransformerConfig
 from forethought.occupancy import Simulator, simulate, simulator_of
 from forethought.studies.base import StudySettings
