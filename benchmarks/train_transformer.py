@@ -27,7 +27,7 @@ from forethought.config import Experiment, TrainConfig
 from forethought.data.episodes import EpisodeDataset
 from forethought.models.transformer import TrajectoryTransformer
 from forethought.registry import recipes
-from forethought.training import TrainingRun, _resolve_precision
+from forethought.training import TrainingRun, resolve_precision
 
 THESIS_SIZE = {"depth": 4, "heads": 4, "width": 128, "n_bins": 100}
 FLAT, FACTORED = "transformer/hopper-medium-flat", "transformer/hopper-medium"
@@ -84,7 +84,7 @@ def plain_loop(experiment: Experiment, dataset: EpisodeDataset, steps: int) -> I
     optimizer = torch.optim.AdamW(
         plain.parameters(), lr=train.learning_rate, betas=train.betas, foreach=False, fused=False
     )
-    for tokens, weight in [model._targets(batch) for batch in batches]:
+    for tokens, weight in [model.targets(batch) for batch in batches]:
         loss = plain(tokens, weight)
         optimizer.zero_grad()
         loss.backward()
@@ -97,14 +97,14 @@ def plain_loop(experiment: Experiment, dataset: EpisodeDataset, steps: int) -> I
 def check_losses(model: TrajectoryTransformer, plain: PlainTransformer, batch) -> None:  # noqa: ANN001
     """The comparison is one of the same function: equal losses, without dropout."""
     model.eval(), plain.eval()
-    torch.testing.assert_close(plain(*model._targets(batch)), model.loss(batch)[0])
+    torch.testing.assert_close(plain(*model.targets(batch)), model.loss(batch)[0])
     model.train(), plain.train()
 
 
 def our_variants(wants_compiled: bool) -> list[tuple[str, str, bool]]:
     """Label, precision and whether it is compiled, of what this machine can run."""
     variants = [("", "fp32", False)]
-    native = _resolve_precision(TrainConfig(), torch.device("cpu")) == "bf16"
+    native = resolve_precision(TrainConfig(), torch.device("cpu")) == "bf16"
     if native:
         variants.append((", bf16", "bf16", False))
     else:

@@ -144,7 +144,7 @@ class TrainingRun:
     def __init__(self, model: Model, config: TrainConfig) -> None:
         self.model, self.config = model, config
         self.device = next(model.parameters()).device
-        self.precision = _resolve_precision(config, self.device)
+        self.precision = resolve_precision(config, self.device)
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
             model.parameter_groups(config.weight_decay),
@@ -292,7 +292,7 @@ def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
-def _resolve_precision(config: TrainConfig, device: torch.device) -> str:
+def resolve_precision(config: TrainConfig, device: torch.device) -> str:
     if config.precision != "auto":
         return config.precision
     if device.type == "cuda":

@@ -272,7 +272,7 @@ def test_unknown_rewards_of_the_past_are_filled_with_the_likeliest(config, datas
 def test_stop_is_learned_where_episodes_end_by_themselves_only(dataset):
     model = built(CASES["flat-released"], dataset)
     batch = CASES["flat-released"].view(dataset)[np.arange(len(CASES["flat-plain"].view(dataset)))]
-    targets, weight = model._targets(batch)
+    targets, weight = model.targets(batch)
     stopped = targets == model.tokens.stop
     assert torch.equal(stopped[..., 0], batch.terminated) and not stopped[..., 1:].any()
     assert stopped.any() and bool((~batch.terminated & ~batch.action_mask).any())

@@ -28,6 +28,7 @@ from forethought.models.factored_state import FactoredState
 from forethought.models.token_config import TokenModelConfig
 from forethought.models.token_model import TokenTrajectoryModel
 from forethought.models.token_state import UNCONDITIONED, Condition
+from forethought.nn.embeddings import init_along_curves
 from forethought.nn.gpt import GPT
 from forethought.nn.map_encoder import MapFeatures
 from forethought.registry import models
@@ -89,7 +90,7 @@ class FactoredNetwork(nn.Module):
         self.embedding = nn.Embedding((columns + goal_columns) * vocabulary, width)
         self.part_embedding = nn.Embedding(columns * vocabulary, inner)
         for embedding in (self.embedding, self.part_embedding):
-            nn.init.normal_(embedding.weight, std=0.1)
+            init_along_curves(embedding.weight, vocabulary, std=0.1)
         self.mix = nn.Sequential(
             nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
         )

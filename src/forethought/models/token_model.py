@@ -125,7 +125,7 @@ class TokenTrajectoryModel(Model, TokenModel):
         self, batch: Trajectory, generator: torch.Generator | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Weighted mean cross entropy over the known tokens of windows, in nats per token."""
-        targets, weight = self._targets(batch)
+        targets, weight = self.targets(batch)
         inputs = targets
         if self.config.hidden_share:
             shape = (*targets.shape[:2], self.tokens.action_start)
@@ -146,7 +146,7 @@ class TokenTrajectoryModel(Model, TokenModel):
         parts = self._parts(entropy.detach(), weight)
         return loss, parts
 
-    def _targets(self, batch: Trajectory) -> tuple[Tensor, Tensor]:
+    def targets(self, batch: Trajectory) -> tuple[Tensor, Tensor]:
         """Tokens (B, H, columns) and the weights of their losses, 0 where nothing is known."""
         layout = self.tokens
         tokens = self.tokens.encode(batch)

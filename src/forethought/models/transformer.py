@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from forethought.models.token_config import TokenModelConfig
 from forethought.models.token_model import TokenTrajectoryModel
 from forethought.models.token_state import UNCONDITIONED, Condition, SequenceState
+from forethought.nn.embeddings import init_along_curves
 from forethought.nn.gpt import GPT
 from forethought.registry import models
 from forethought.types import Spaces, Trajectory
@@ -64,7 +65,7 @@ class TokenNetwork(nn.Module):
         self.lead = 1 + goal_columns  # inputs before the first token
         self.begin = nn.Parameter(0.02 * torch.randn(1, 1, config.width))
         self.embedding = nn.Embedding((columns + goal_columns) * vocabulary, config.width)
-        nn.init.normal_(self.embedding.weight, std=0.02)
+        init_along_curves(self.embedding.weight, vocabulary, std=0.02)
         self.gpt = GPT(
             width=config.width,
             depth=config.depth,
@@ -162,7 +163,7 @@ class TrajectoryTransformer(TokenTrajectoryModel):
     def attention(self, batch: Trajectory) -> Tensor:
         """(depth, B, heads, rows * columns, rows * columns - 1): the weight that the prediction of
         each token puts on each token before it; the rest is on what stands before the first."""
-        tokens = self._targets(batch)[0]
+        tokens = self.targets(batch)[0]
         return self.network.attention(tokens, self.condition(batch.goal, batch.context))[
             ..., self.network.lead :
         ]

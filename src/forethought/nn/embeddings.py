@@ -1,4 +1,4 @@
-"""Embeddings of scalars: of the noise level, and of coordinates."""
+"""Embeddings of scalars: of the noise level, of coordinates, of bins."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import math
 
 import torch
 from torch import Tensor, nn
+
+HARMONICS = 8  # of the curves that embeddings of bins begin on
 
 
 class SinusoidalEmbedding(nn.Module):
@@ -48,3 +50,16 @@ def fourier_features(x: Tensor, octaves: int) -> Tensor:
 def _frequencies(octaves: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     frequencies = [[math.pi * 2**j] for j in range(octaves)]
     return torch.tensor(frequencies, device=device, dtype=dtype)
+
+
+@torch.no_grad()
+def init_along_curves(weight: Tensor, vocabulary: int, *, std: float) -> None:
+    """Fill embeddings (columns * vocabulary, width) with random smooth curves along the tokens of a
+    column, so that neighboring bins are alike before training tells them apart."""
+    place = torch.pi * torch.linspace(0, 1, vocabulary)
+    order = torch.arange(1, HARMONICS + 1)
+    waves = torch.cat([(place[:, None] * order).cos(), (place[:, None] * order).sin()], dim=1)
+    waves = waves / order.repeat(2)
+    random = torch.randn(len(weight) // vocabulary, 2 * HARMONICS, weight.shape[1])
+    curves = waves @ random
+    weight.copy_(std * (curves / curves.std()).flatten(0, 1))

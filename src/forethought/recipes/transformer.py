@@ -102,7 +102,13 @@ def training(steps: int, *, batch_size: int, learning_rate: float) -> TrainConfi
 RECEDING = ControlConfig(
     controller="follow_actions", replan_every=1, goal_time="receding", together=True
 )
-_SMALL: dict[str, Any] = {"width": 96, "depth": 3, "heads": 4, "reconstruct": "mean"}
+_SMALL: dict[str, Any] = {
+    "width": 96,
+    "depth": 3,
+    "heads": 4,
+    "dropout": 0.0,
+    "reconstruct": "mean",
+}
 _OFFLINE: dict[str, Any] = {
     "return_token": "without_reward",
     "hide_returns": True,
@@ -128,7 +134,9 @@ def locomotion(task: str, quality: str, variant: str = "") -> Experiment:
         env=f"forethought/{task}-v0",
         model=model,
         train=training(
-            3_000 if is_flat else 4_000, batch_size=16 if is_flat else 64, learning_rate=6e-4
+            3_000 if is_flat else 4_000,
+            batch_size=16 if is_flat else 64,
+            learning_rate=6e-4 if is_flat else 3e-3,
         ),
         planner=_planner(imitates=imitates, is_flat=is_flat),
         control=RECEDING,
