@@ -1,6 +1,6 @@
 """Figure 4.3: how likely true trajectories stay under what models predict, up to 100 steps ahead.
 
-From each of 8 starting points (5 in Walker2d), 1,000 sequences are sampled from a model; 25 true
+From each of 6 starting points (4 in Walker2d), 1,000 sequences are sampled from a model; 25 true
 trajectories of the policy are judged under the marginals (``studies/marginals.py``, with the floor
 stated there). Beside the models stand three references over the transformer's bins: the discrete
 oracle; 1,000 simulated trajectories of the same policy, which is what a perfect model would
