@@ -18,8 +18,8 @@ from forethought.registry import recipes
 from forethought.training import TrainingRun
 
 LOSSES = {
-    "transformer/four-rooms": 4.607197,
-    "transformer/multiroom": 3.067261,
+    "transformer/four-rooms": 4.574030,
+    "transformer/multiroom": 3.090982,
     "bc/maze-large-stitch": 0.281218,
     "bc/maze-medium-stitch": 0.281218,
     "diffuser/maze-large": 1.689249,
@@ -65,8 +65,8 @@ LOSSES = {
     "gamma/walker2d-td2-all": 0.339041,
     "iql/maze-large": 0.510811,
     "iql/maze-medium": 0.510811,
-    "iql/maze-large-stitch": 0.586489,
-    "iql/maze-medium-stitch": 0.586489,
+    "iql/maze-large-stitch": 18.319278,
+    "iql/maze-medium-stitch": 18.319278,
     "iql/maze-umaze": 0.510811,
     "iql/multi-large": 0.817187,
     "iql/multi-medium": 0.817187,
@@ -92,8 +92,8 @@ LOSSES = {
     "sac/pendulum": -1.107196,
     "sac/reacher": -1.107196,
     "sac/walker2d": -0.331631,
-    "transformer/maze-large-stitch": 4.453511,
-    "transformer/maze-medium-stitch": 4.453511,
+    "transformer/maze-large-stitch": 4.297824,
+    "transformer/maze-medium-stitch": 4.297824,
 }
 LOCOMOTION = [
     (f"{task}-{quality}", quality == "expert")
@@ -102,10 +102,10 @@ LOCOMOTION = [
 ]
 for data, is_expert in LOCOMOTION:
     LOSSES |= {f"bc/{data}": 0.281218, f"iql/{data}": 0.603830}
-    LOSSES[f"transformer/{data}"] = 4.553702 if is_expert else 4.507019
-    LOSSES[f"transformer/{data}-uniform"] = 4.528462 if is_expert else 4.466260
-    LOSSES[f"transformer/{data}-flat"] = 4.604448 if is_expert else 4.496786
-    LOSSES[f"transformer/{data}-flat-uniform"] = 4.552457 if is_expert else 4.450527
+    LOSSES[f"transformer/{data}"] = 4.478102 if is_expert else 4.239622
+    LOSSES[f"transformer/{data}-uniform"] = 4.398706 if is_expert else 4.120945
+    LOSSES[f"transformer/{data}-flat"] = 4.559306 if is_expert else 4.395292
+    LOSSES[f"transformer/{data}-flat-uniform"] = 4.529899 if is_expert else 4.353627
 
 
 @cache

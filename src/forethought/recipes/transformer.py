@@ -146,10 +146,11 @@ def locomotion(task: str, quality: str, variant: str = "") -> Experiment:
 def _planner(*, imitates: bool, is_flat: bool) -> BeamPlannerConfig:
     if imitates:
         return BeamPlannerConfig(search="likelihood", beam=32, horizon=5, context=5)
-    search = RewardSearch(expand=2, actions=CutOffs(cdf=0.6))
     if is_flat:  # the released search
+        search = RewardSearch(expand=2, actions=CutOffs(cdf=0.6))
         return BeamPlannerConfig(beam=128, horizon=15, context=5, reward=search)
-    return BeamPlannerConfig(beam=32, horizon=10, context=5, reward=search)
+    search = RewardSearch(expand=2, actions=CutOffs(cdf=0.3))
+    return BeamPlannerConfig(beam=32, horizon=5, context=5, reward=search)
 
 
 for _task in TASKS:

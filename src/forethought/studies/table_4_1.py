@@ -34,7 +34,7 @@ CHANGES: list[dict[str, Any]] = [
     {"beam": 8},
     {"beam": 128},
     {"horizon": 1},
-    {"horizon": 5},
+    {"horizon": 10},
     {"expand": 1},
     {"expand": 4},
 ]
