@@ -110,12 +110,16 @@ _SMALL: dict[str, Any] = {
     "dropout": 0.0,
     "reconstruct": "mean",
 }
+LOCOMOTION_DISCOUNT = 0.998
+"""of rewards-to-go, and of the search: at the thesis's 0.99 a fall some hundred steps ahead counts
+for little, and a fast gait that ends in one is worth as much as a safe one"""
 _OFFLINE: dict[str, Any] = {
     "return_token": "without_reward",
     "hide_returns": True,
     "stop_token": True,
     "terminal_reward": "replace",
     "terminal_amount": -100.0,
+    "discount": LOCOMOTION_DISCOUNT,
 }
 _IMITATION: dict[str, Any] = {"reward_token": False, "return_token": "none"}
 
@@ -155,9 +159,9 @@ def _planner(*, imitates: bool, is_flat: bool) -> BeamPlannerConfig:
     if imitates:
         return BeamPlannerConfig(search="likelihood", beam=32, horizon=5, context=5)
     if is_flat:  # the released search
-        search = RewardSearch(expand=2, actions=CutOffs(cdf=0.6))
+        search = RewardSearch(expand=2, actions=CutOffs(cdf=0.6), discount=LOCOMOTION_DISCOUNT)
         return BeamPlannerConfig(beam=128, horizon=15, context=5, reward=search)
-    search = RewardSearch(expand=2, actions=CutOffs(cdf=0.3))
+    search = RewardSearch(expand=2, actions=CutOffs(cdf=0.3), discount=LOCOMOTION_DISCOUNT)
     return BeamPlannerConfig(beam=32, horizon=5, context=5, reward=search)
 
 
@@ -222,7 +226,7 @@ def multiroom() -> Experiment:
 
 def stitch(layout: str) -> Experiment:
     """A Trajectory Transformer on short walks in a maze, for one far goal."""
-    tokens = _OFFLINE | {"terminal_reward": "keep"}
+    tokens = _OFFLINE | {"terminal_reward": "keep", "discount": 0.99}
     return Experiment(
         name=f"transformer/maze-{layout}-stitch",
         dataset=f"maze-{layout}-stitch",
