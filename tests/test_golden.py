@@ -102,10 +102,10 @@ LOCOMOTION = [
 ]
 for data, is_expert in LOCOMOTION:
     LOSSES |= {f"bc/{data}": 0.281218, f"iql/{data}": 0.603830}
-    LOSSES[f"transformer/{data}"] = 4.478102 if is_expert else 4.239622
-    LOSSES[f"transformer/{data}-uniform"] = 4.398706 if is_expert else 4.120945
-    LOSSES[f"transformer/{data}-flat"] = 4.559306 if is_expert else 4.395292
-    LOSSES[f"transformer/{data}-flat-uniform"] = 4.529899 if is_expert else 4.353627
+    LOSSES[f"transformer/{data}"] = 4.478102 if is_expert else 4.23864
+    LOSSES[f"transformer/{data}-uniform"] = 4.398706 if is_expert else 4.154108
+    LOSSES[f"transformer/{data}-flat"] = 4.559306 if is_expert else 4.399029
+    LOSSES[f"transformer/{data}-flat-uniform"] = 4.529899 if is_expert else 4.362582
 
 
 @cache
