@@ -38,9 +38,7 @@ def main() -> None:
         for name in learned
     )
     size = (arguments.out / WEIGHTS).stat().st_size / 1e6
-    print(
-        f"{arguments.out}: {size:.2f} MB, weights moved by at most {change:.1e} of their norm"
-    )
+    print(f"{arguments.out}: {size:.2f} MB, weights moved by at most {change:.1e} of their norm")
 
 
 if __name__ == "__main__":
