@@ -38,3 +38,17 @@ def test_led_rows_teach_nothing_and_data_rows_lead_nowhere():
     led.grad = None
     learned.sum().backward()
     assert all(p.grad.any() for p in network.parameters()) and not led.grad.any()
+
+
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_half_precision_gives_about_the_same(layer_norm):
+    torch.manual_seed(0)
+    network = EnsembleMLP(3, [5, 16, 16, 1], layer_norm=layer_norm)
+    data, led = torch.randn(7, 5), torch.randn(9, 5, requires_grad=True)
+    exact = [*learn_and_lead(network, data, led), judge(network, data)]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = [*learn_and_lead(network, data, led), judge(network, data)]
+        (rounded[0].float().square().sum() + rounded[1].float().sum()).backward()
+    for ours, theirs in zip(rounded, exact, strict=True):
+        torch.testing.assert_close(ours.float(), theirs, rtol=0.1, atol=0.1)
+    assert led.grad is not None and bool(led.grad.isfinite().all())

@@ -28,7 +28,7 @@ def learn_and_lead(network: EnsembleMLP, data: Tensor, led: Tensor) -> tuple[Ten
     The network has one output. Gradients reach its weights from the first and the inputs ``led``
     from the second, and nothing else.
     """
-    if network.layer_norm:  # the gradients below are those without it
+    if not _is_plain(network, data):
         return network(data)[..., 0], network(led, frozen=True)[..., 0]
     return _LearnAndLead.apply(data, led, *network.weights, *network.biases)  # pyright: ignore
 
@@ -36,9 +36,14 @@ def learn_and_lead(network: EnsembleMLP, data: Tensor, led: Tensor) -> tuple[Ten
 @torch.no_grad()
 def judge(network: EnsembleMLP, inputs: Tensor) -> Tensor:
     """Outputs (members, n) at ``inputs`` (n, inputs), without gradients."""
-    if network.layer_norm:
+    if not _is_plain(network, inputs):
         return network(inputs)[..., 0]
     return _forward(inputs, tuple(network.weights), tuple(network.biases))[1]
+
+
+def _is_plain(network: EnsembleMLP, inputs: Tensor) -> bool:
+    """Whether what is written by hand here is the network: no normalization, one precision."""
+    return not network.layer_norm and not torch.is_autocast_enabled(inputs.device.type)
 
 
 def _forward(
