@@ -4,7 +4,7 @@ Thesis Section 4.4 and Table 4.2 (AntMaze), here with the ball: ``reach-medium``
 ``reach-large``, one far goal each, learned from ``maze-LAYOUT-stitch``, whose episodes are at most
 four moves long while the way takes 10 and 18. Rows on the same starts: behavior cloning, IQL, the
 Trajectory Transformer led by its own reward-to-go, and the same Transformer led by IQL's values;
-IQL, and what its values lead, once for each of its training seeds. A plan sees a fifth or a tenth
+IQL, and what its values lead, once for each of its training seeds. A plan sees a small part
 of the way, so what leads it must know the rest.
 """
 
