@@ -363,6 +363,22 @@ def test_planner_refuses_what_does_not_fit_the_model(dataset, tiny_model):
         planner.plan(torch.zeros(1, 3))
 
 
+@both
+@pytest.mark.parametrize("positions", ["learned", "rotary"])
+def test_plans_and_the_model_can_be_learned_from_after_planning(config, positions, dataset):
+    config = replace(config, positions=positions)
+    model = built(config, dataset)
+    history, observation = situation(config, dataset)
+    plan = BeamPlanner(model, BeamPlannerConfig(horizon=3, context=2, beam=4)).plan(
+        observation, history=history, generator=generators()
+    )
+    trajectory = plan.trajectory
+    for tensor in (trajectory.observations, trajectory.actions, trajectory.rewards, plan.value):
+        assert not tensor.is_inference()
+    loss, _ = model.train().requires_grad_(True).loss(config.view(dataset)[np.arange(2)])
+    loss.backward()
+
+
 def test_planner_settings_survive_json():
     config = BeamPlannerConfig(reward=RewardSearch(actions=CutOffs(top=20), expand=3), beam=7)
     assert from_json(PlannerConfig, to_json(config)) == config

@@ -231,6 +231,7 @@ def _rotate(x: Tensor, rotation: Tensor) -> Tensor:
 
 
 @functools.lru_cache(maxsize=1024)
+@torch.inference_mode(False)  # a training may use what a plan has put here
 def _rotation(
     first: int, n: int, head_width: int, device: torch.device, dtype: torch.dtype
 ) -> Tensor:

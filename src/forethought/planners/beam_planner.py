@@ -96,7 +96,7 @@ class BeamPlanner(Planner):
             critic.check_discount(config.reward.discount)
         self.critic = critic
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def plan(
         self,
         observation: Tensor,
@@ -108,6 +108,28 @@ class BeamPlanner(Planner):
         generator: Generator = None,
     ) -> Plan:
         began = time.perf_counter()
+        with torch.inference_mode():  # without autograd's bookkeeping; what leaves is copied
+            state, score, rewards = self._search(observation, goal, history, generator)
+        best = rewards if rewards is None else rewards[:, 0].to(observation.device).clone()
+        trajectory = self._decode(state, observation, best)
+        stats = {
+            "arrival": torch.full((len(observation),), self.config.horizon),
+            "network_calls": state.network_calls,
+            "beams": state.beams,
+            "scores": score.cpu().clone(),
+            "seconds": time.perf_counter() - began,
+        }
+        value = score[:, 0].to(observation.device).clone()
+        return Plan(trajectory=trajectory, value=value, stats=stats)
+
+    def _search(
+        self,
+        observation: Tensor,
+        goal: Tensor | None,
+        history: Trajectory | None,
+        generator: Generator,
+    ) -> tuple[TokenState, Tensor, Tensor | None]:
+        """The grown state, scores (batch, beams), and rewards (batch, beams, horizon) if known."""
         config, layout = self.config, self._layout
         state = self._model.begin(
             self._recent(history),
@@ -117,33 +139,21 @@ class BeamPlanner(Planner):
             crop=config.crop,
             expected=config.horizon * layout.columns,
         )
-        imagined = None
         if config.search == "likelihood":
             # the last transition ends with its action: with horizon 1, this is behavior cloning
             length = (config.horizon - 1) * layout.columns + layout.spaces.action_dim
-            score = beam_search(state, layout.n_bins, length, config.beam)
-        else:
-            imagined = reward_search(
-                state,
-                layout,
-                config.horizon,
-                config.beam,
-                config.reward,
-                generator=generator,
-                critic=self._critic_toward(goal),
-                observation=observation,
-            )
-            score = imagined.score
-        stats = {
-            "arrival": torch.full((len(observation),), config.horizon),
-            "network_calls": state.network_calls,
-            "beams": state.beams,
-            "scores": score.cpu(),
-        }
-        rewards = None if imagined is None else imagined.rewards[:, 0].to(observation.device)
-        trajectory = self._decode(state, observation, rewards)
-        stats["seconds"] = time.perf_counter() - began
-        return Plan(trajectory=trajectory, value=score[:, 0].to(observation.device), stats=stats)
+            return state, beam_search(state, layout.n_bins, length, config.beam), None
+        found = reward_search(
+            state,
+            layout,
+            config.horizon,
+            config.beam,
+            config.reward,
+            generator=generator,
+            critic=self._critic_toward(goal),
+            observation=observation,
+        )
+        return state, found.score, found.rewards
 
     def _critic_toward(self, goal: Tensor | None) -> Critic | None:
         return self.critic.toward(goal) if isinstance(self.critic, ModelCritic) else self.critic
