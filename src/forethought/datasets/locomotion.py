@@ -7,7 +7,7 @@
                     steps as training took since the one before
 
 Policies draw their actions, as D4RL's do. Differs from D4RL (Fu et al. 2020): Gymnasium's ``-v5``
-tasks instead of ``-v2``; fewer steps (D4RL: 1M, 1M, 2M, and 200,000 to 400,000); policies of our
+tasks instead of ``-v2``; fewer steps of medium and medium-expert (D4RL: 1M and 2M); policies of our
 own; and medium-replay is not the buffer of a run but a mixture of policies it went through, which
 lacks what lies between them. Every episode is whole.
 """
@@ -30,7 +30,14 @@ from forethought.scores import mean_and_interval, normalized_score
 from forethought.snapshots import RandomPolicy, ShippedPolicies, StochasticPolicy
 
 TASKS = ("hopper", "walker2d", "halfcheetah")
-QUALITIES = ("medium", "medium-replay", "medium-expert", "expert")
+STEPS = {
+    "medium": 200_000,
+    "medium-replay": 200_000,
+    "medium-expert": 400_000,
+    "expert": 1_000_000,
+}
+"""of a quality, unless told otherwise"""
+QUALITIES = tuple(STEPS)
 PARALLEL = 16
 NOT_A_BUFFER = "a mixture of snapshots, not the replay buffer of their training"
 
@@ -154,7 +161,7 @@ for _task in TASKS:
         @datasets.register(f"{_task}-{_quality}")
         def _build(
             seed: int = 0,
-            n_steps: int = 400_000 if _quality == "medium-expert" else 200_000,
+            n_steps: int = STEPS[_quality],
             on_progress: Callable[[int], None] | None = None,
             names: tuple[str, str] = (_task, _quality),
         ) -> EpisodeDataset:

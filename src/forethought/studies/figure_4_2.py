@@ -54,7 +54,7 @@ def figure_4_2() -> Study:
     for task in TASKS:
         parts.append(Part(name=f"{task}-truth", minutes=0.5, compute=partial(truth, task=task)))
         for key in ("transformer", "ensemble"):
-            minutes = 0.5 + CORE_SECONDS[key] / 60
+            minutes = 0.5 + CORE_SECONDS / 60
             parts.append(
                 Part(
                     name=f"{task}-{key}",

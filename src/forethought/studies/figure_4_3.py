@@ -23,7 +23,7 @@ from torch import Tensor
 
 from forethought.data.tokenizers import Tokenizer
 from forethought.models.dynamics import Dynamics
-from forethought.models.transformer import TrajectoryTransformer
+from forethought.models.token_model import TokenTrajectoryModel
 from forethought.occupancy import simulator_of
 from forethought.registry import studies
 from forethought.studies.base import Part, Study, StudySettings
@@ -76,11 +76,10 @@ def figure_4_3() -> Study:
             Part(name=f"{task}-references", minutes=5.0, compute=partial(references, task=task))
         )
         for key in MODELS:
-            seconds = CORE_SECONDS["ensemble" if key == "ensemble" else "transformer"]
             parts.append(
                 Part(
                     name=f"{task}-{key}",
-                    minutes=seconds / 60 + (2.0 if key == "ensemble" else 10.0),
+                    minutes=CORE_SECONDS / 60 + (2.0 if key == "ensemble" else 10.0),
                     compute=partial(predictions, task=task, key=key),
                 )
             )
@@ -162,13 +161,12 @@ def predictions(settings: StudySettings, *, task: str, key: str) -> dict[str, An
 
 def prediction_model(
     settings: StudySettings, task: str, key: str
-) -> tuple[TrajectoryTransformer | Dynamics, dict[str, Any]]:
+) -> tuple[TokenTrajectoryModel | Dynamics, dict[str, Any]]:
     """One of the models of ``prediction_setup``, trained unless it is in the scratch folder."""
     dataset = open_dataset(settings, data_name(task))
-    seconds = CORE_SECONDS["ensemble" if key == "ensemble" else "transformer"]
     folder = settings.runs / f"prediction-{task}-{key}"
-    model, training = trained_for(experiment_of(task, key), dataset, folder, seconds)
-    assert isinstance(model, TrajectoryTransformer | Dynamics), "these are the study's models"
+    model, training = trained_for(experiment_of(task, key), dataset, folder, CORE_SECONDS)
+    assert isinstance(model, TokenTrajectoryModel | Dynamics), "these are the study's models"
     return model, {**training, "data": data_name(task), "data_steps": dataset.n_steps}
 
 

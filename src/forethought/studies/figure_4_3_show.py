@@ -26,11 +26,12 @@ STYLE: dict[str, tuple[str, dict[str, Any]]] = {
     "markov": ("transformer, Markov", {"color": "#7fb0d3"}),
     "partial": ("transformer", {"color": "#2f6690"}),
     "partial-markov": ("transformer, Markov", {"color": "#7fb0d3"}),
+    "flat": ("transformer, flat", {"color": "#2f6690", "ls": "--"}),
     "ensemble": ("ensemble (PETS)", {"color": "#e8743b"}),
     "ensemble-binned": ("ensemble, over the bins", {"color": "#e8743b", "ls": "--"}),
 }
 PANELS = {
-    "observed": (*REFERENCES, "transformer", "markov", "ensemble", "ensemble-binned"),
+    "observed": (*REFERENCES, "transformer", "markov", "flat", "ensemble", "ensemble-binned"),
     "half of the dimensions hidden": (*REFERENCES, "partial", "partial-markov"),
 }
 PAIRS = (

@@ -1,10 +1,10 @@
 """Figure 4.4: what the heads of a Trajectory Transformer attend to.
 
-The transformer of Figure 4.3, run over windows of its data; weights are computed anew, averaged
-over the windows. Two of all heads are drawn: the one that puts most weight on the present and the
-previous transition ("Markov"), and the one that puts most on the same dimension two and more steps
-back ("striped"). As a token at most five transitions into the window has few others to attend to,
-only later ones count.
+The flat transformer of Figure 4.3, run over windows of its data; weights are computed anew and
+averaged over the windows. Two of all heads are drawn: the one that puts most weight on the present
+and the previous transition ("Markov"), and the one that puts most on the same dimension two and
+more steps back ("striped"). As a token at most five transitions into the window has few others to
+attend to, only later ones count.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SCALE = 1_000  # maps are stored as whole thousandths
 @studies.register("figure-4-4")
 def figure_4_4() -> Study:
     """Two attention maps, and every head in numbers."""
-    minutes = CORE_SECONDS["transformer"] / 60 + 1
+    minutes = CORE_SECONDS / 60 + 1
     return Study(
         title="Figure 4.4: attention maps of a Trajectory Transformer",
         parts=tuple(
@@ -52,7 +52,7 @@ def figure_4_4() -> Study:
 def heads(settings: StudySettings, *, task: str) -> dict[str, Any]:
     """Mean weights of every head over windows of the data; the model is trained if it is not
     there."""
-    model, training = prediction_model(settings, task, "transformer")
+    model, training = prediction_model(settings, task, "flat")
     assert isinstance(model, TrajectoryTransformer), "this key's model is one"
     view = model.config.view(open_dataset(settings, data_name(task)))
     chosen = np.random.default_rng(settings.seed).integers(len(view), size=WINDOWS)

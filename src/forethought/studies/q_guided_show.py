@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
@@ -238,7 +239,7 @@ def _bar(axes: Axes, place: int, row: Row, color: str) -> None:
 
 def _figure_paths(value: Mapping[str, Any], drawn: Sequence[tuple[str, Row]]) -> Figure:
     layout = Layout.parse(value["layout"])
-    figure = Figure(figsize=(3.0 * (len(drawn) + 1), 3.2), dpi=150, layout="constrained")
+    figure = Figure(figsize=(3.0 * (len(drawn) + 1), 3.6), dpi=150, layout="constrained")
     panels: list[Axes] = list(np.atleast_1d(figure.subplots(1, len(drawn) + 1)))
     draw_maze(panels[0], layout)
     values = np.array(value["values"], dtype=float)
@@ -250,5 +251,6 @@ def _figure_paths(value: Mapping[str, Any], drawn: Sequence[tuple[str, Row]]) ->
         draw_maze(axes, layout)
         draw_paths(axes, [np.array(path) for path in row["paths"]], width=1.2)
         draw_ends(axes, row["paths"][0][0], layout.target)
-        axes.set_title(f"{ROWS[key][0]}\n{success_text(row)} % reach", fontsize=8)
+        label = textwrap.fill(ROWS[key][0], 34)
+        axes.set_title(f"{label}\n{success_text(row)} % reach", fontsize=8)
     return figure
