@@ -21,7 +21,7 @@ from forethought.planners.beam_search import (
     sample_tokens,
 )
 from forethought.policy import PlanningPolicy
-from forethought.types import Trajectory
+from forethought.types import Spaces, Trajectory
 
 SIZES = {"context": 2, "horizon": 3, "n_bins": 4, "width": 16, "depth": 2, "heads": 2}
 FLAT = TransformerConfig(**SIZES)
@@ -147,6 +147,26 @@ def test_a_beam_as_long_as_the_action_equals_autoregressive_behavior_cloning(con
             expected = torch.tensor([every[int(index)] for index in of_all.argmax(dim=1)])
         actions = model.tokens.decode(expected, first=3).to(observation)
         torch.testing.assert_close(plan.trajectory.actions[:, 0], actions)
+
+
+@both
+def test_the_mean_of_all_actions_is_that_of_their_bins_and_of_one_elite_its_own(config, dataset):
+    model = built(config, dataset)
+    history, observation = situation(config, dataset)
+    settings = BeamPlannerConfig(search="likelihood", horizon=1, context=2, beam=4**2)
+    best, two, every = (
+        BeamPlanner(model, replace(settings, elites=elites)).plan(observation, history=history)
+        for elites in (1, 2, 4**2)
+    )
+    values = [model.tokens.column_values(column)[:4].mean() for column in (3, 4)]
+    expected = torch.stack(values).expand(2, -1).to(observation)
+    torch.testing.assert_close(every.trajectory.actions[:, 0], expected)
+    second = 2 * two.trajectory.actions[:, 0] - best.trajectory.actions[:, 0]
+    for env in range(2):  # it is another one of the actions that there are
+        rows = list(product(*(model.tokens.column_values(c)[:4].tolist() for c in (3, 4))))
+        gaps = (torch.tensor(rows).to(second) - second[env]).abs().sum(dim=1)
+        assert float(gaps.min()) < 1e-5
+    assert float((second - best.trajectory.actions[:, 0]).abs().max()) > 1e-3
 
 
 @both
@@ -357,6 +377,11 @@ def test_planner_refuses_what_does_not_fit_the_model(dataset, tiny_model):
     BeamPlanner(model, BeamPlannerConfig(horizon=4, context=2, crop=3))
     with pytest.raises(ValueError, match="needs a model that is a TokenModel; Diffuser offers"):
         BeamPlanner(tiny_model, BeamPlannerConfig())
+    with pytest.raises(ValueError, match="planner.elites is 5; use 1 to 4"):
+        BeamPlannerConfig(beam=4, elites=5)
+    chooser = FLAT.build(Spaces(observation_dim=3, action_dim=1, n_actions=4))
+    with pytest.raises(ValueError, match="elites is 2, but the data has discrete actions"):
+        BeamPlanner(chooser, BeamPlannerConfig(horizon=3, context=2, beam=4, elites=2))
     bare = built(replace(FLAT, **IMITATION), dataset)
     planner = BeamPlanner(bare, BeamPlannerConfig(horizon=3, context=2, beam=2))
     with pytest.raises(ValueError, match="needs a model with reward tokens"):

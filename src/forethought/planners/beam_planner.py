@@ -41,6 +41,9 @@ class BeamPlannerConfig(PlannerConfig):
     reward-to-go (thesis Section 4.4); none = the model's own prediction"""
     critic_value: CriticValue = "action"
     """what it is asked for: Q(s, a), or V(s), which does not judge a plan's last action"""
+    elites: int = 1
+    """the first action is the mean over this many of the best sequences, as in the cross-entropy
+    method; 1 = that of the best one. Continuous actions only"""
     cache: bool = True
     """keep keys and values; without them every token is a pass over the whole sequence"""
     crop: int = 0
@@ -52,6 +55,11 @@ class BeamPlannerConfig(PlannerConfig):
             raise ValueError(
                 f"planner.horizon {self.horizon} and planner.beam {self.beam} must be at least 1, "
                 f"planner.context {self.context} not negative"
+            )
+        if not 1 <= self.elites <= self.beam:
+            raise ValueError(
+                f"planner.elites is {self.elites}; use 1 to {self.beam}, the sequences that are "
+                "kept (planner.beam)"
             )
 
     def build(self, model: Model) -> BeamPlanner:
@@ -86,6 +94,11 @@ class BeamPlanner(Planner):
                 f"sequences of {needed} transitions, longer than the context: the model was "
                 f"trained on windows of {self._model.window}. Use less of either, train on longer "
                 "windows, or set planner.crop."
+            )
+        if config.elites > 1 and self._layout.spaces.n_actions is not None:
+            raise ValueError(
+                f"planner.elites is {config.elites}, but the data has discrete actions, which have "
+                "no mean; use 1"
             )
         if (critic is not None or config.critic) and config.search != "reward":
             raise ValueError(
@@ -186,12 +199,21 @@ class BeamPlanner(Planner):
         observations[:, 0] = observation
         stopped = (table[..., : layout.action_start] == layout.stop).any(dim=-1)
         live = ~stopped.cummax(dim=-1).values.to(observation.device)  # rows before a predicted end
+        actions = numbers[..., layout.action_start : layout.action_end]
+        if self.config.elites > 1:
+            actions = torch.cat([self._mean_action(state).to(actions)[:, None], actions[:, 1:]], 1)
         row = torch.arange(horizon, device=live.device)
         last = torch.minimum(row, live.sum(dim=-1, keepdim=True) - 1)
         return Trajectory(
             observations=observations.gather(1, last[..., None].expand_as(observations)),
-            actions=numbers[..., layout.action_start : layout.action_end],
+            actions=actions,
             times=torch.arange(horizon),
             rewards=rewards,
             observation_mask=live,
         )
+
+    def _mean_action(self, state: TokenState) -> Tensor:
+        """(batch, A): the first actions of the elites, averaged."""
+        layout = self._layout
+        tokens = state.tokens[:, : self.config.elites, : layout.spaces.action_dim]
+        return layout.decode(tokens, first=layout.action_start).mean(dim=1)
