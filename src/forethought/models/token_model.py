@@ -90,12 +90,12 @@ class TokenTrajectoryModel(Model, TokenModel):
             if goal is None:
                 raise ValueError("this model needs a goal (model.goal final); got none")
             tokens = self.tokens.encode_observations(goal)[:, list(self.goal_dims)]
-        if self.map_encoder is not None:
-            if context is None:
-                raise ValueError(
-                    "this model needs the episode's map (model.map_kinds): the context of its "
-                    "batch or history; got none"
-                )
+        if self.config.map_kinds and context is None:
+            raise ValueError(
+                "this model needs the episode's map (model.map_kinds): the context of its "
+                "batch or history; got none"
+            )
+        if self.map_encoder is not None and context is not None:
             seen = self.map_encoder(context)
         return Condition(tokens, seen)
 
