@@ -147,7 +147,7 @@ def plot(parts: Mapping[str, Any]) -> dict[str, Figure]:
 
 
 def _draw_bodies(task: str, found: Mapping[str, Any]) -> Figure:
-    figure = Figure(figsize=(3.9 * len(found), 4.0), dpi=130, layout="constrained")
+    figure = Figure(figsize=(3.9 * len(found), 4.4), dpi=130, layout="compressed")
     axes = figure.subplots(1, len(found), sharex=True, sharey=True, squeeze=False)[0]
     for axis, (key, part) in zip(axes, found.items(), strict=True):
         label, color = ROWS[key]
