@@ -39,7 +39,6 @@ CASES["flat-shared-head"] = replace(FLAT, head="shared")
 CASES["factored-places"] = replace(
     FACTORED, **OPTIONS["map"], map_places=(0, 2), map_channels=8, tokenizer="uniform"
 )
-CASES["factored-digest"] = replace(FACTORED, **OPTIONS["released"], digest=24)
 each_case = pytest.mark.parametrize("case", CASES)
 both = pytest.mark.parametrize("config", [FLAT, FACTORED], ids=["flat", "factored"])
 

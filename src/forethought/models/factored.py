@@ -17,8 +17,8 @@ Q-Transformer's and TAP's successors, but this layout is our own.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
-from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
@@ -43,9 +43,6 @@ class FactoredTransformerConfig(TokenModelConfig):
     head_width: int = 128
     head_depth: int = 2
     """layers of a column's perceptron before its logits"""
-    digest: int = 0
-    """hidden width of a perceptron that sees the whole observation before actions are predicted; 0 =
-    none"""
     map_places: tuple[int, ...] = ()
     """with ``map_kinds``: the two dimensions of the observation that are a column and a row of the
     map; the network then sees the map, with the goal marked, as it is there, instead of one vector
@@ -113,14 +110,6 @@ class FactoredNetwork(nn.Module):
         self.layers = nn.ParameterList(nn.Parameter(torch.randn(s) * inner**-0.5) for s in sizes)
         self.biases = nn.ParameterList(nn.Parameter(torch.zeros(columns, inner)) for _ in sizes)
         self.head = nn.Parameter(0.02 * torch.randn(columns, outputs, inner))
-        self.digest = None
-        if config.digest:
-            self.digest = nn.Sequential(
-                nn.LayerNorm(inner),
-                nn.Linear(inner, config.digest),
-                nn.GELU(),
-                nn.Linear(config.digest, inner),
-            )
         if config.map_places:
             self.see = nn.Linear(config.map_channels, width)
             self.look = nn.Linear(config.map_channels, inner)
@@ -145,14 +134,8 @@ class FactoredNetwork(nn.Module):
             last = self.action_start - 1
             parts[last] = parts[last] + self.look(seen).flatten(0, 1)
         # not cumsum: along the outermost axis it and its gradient take five times as long
-        start = self.action_start
-        sums = list(accumulate(parts[:start], torch.add, initial=conditions.flatten(0, 1)))
-        after = accumulate(parts[start:], torch.add, initial=self.digested(sums.pop()))
-        return torch.stack([*sums, *after])
-
-    def digested(self, h: Tensor) -> Tensor:
-        """The running sum (..., inner) once the observation is complete."""
-        return h if self.digest is None else h + self.digest(h)
+        sums = itertools.accumulate(parts, torch.add, initial=conditions.flatten(0, 1))
+        return torch.stack(list(sums))
 
     def lead_in(self, batch: int, condition: Condition) -> Tensor:
         """(batch, 1, width): what stands before the first transition, the goal included."""

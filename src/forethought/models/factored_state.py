@@ -90,19 +90,11 @@ class FactoredState(SequenceState):
     def _add(self, tokens: Tensor, first: int) -> None:
         """Add tokens (batch, beams, n) of the columns from ``first`` to ``column`` to the sum."""
         assert self._sum is not None, "a sum begins with its condition"
-        missing = self.layout.action_start - first  # columns until the observation is complete
-        if 0 < missing < tokens.shape[2]:
-            self._add(tokens[..., :missing], first)
-            self._add(tokens[..., missing:], first + missing)
-            return
         parts = self._network.embed_parts(tokens, first)
         self._sum = self._sum + (parts[:, :, 0] if tokens.shape[2] == 1 else parts.sum(dim=2))
-        if missing != tokens.shape[2]:
-            return
-        if self.condition.cells is not None:
+        if self.condition.cells is not None and first < self.layout.action_start <= self.column:
             seen = self._model.seen_at(self.latest(self.column), self.condition)
             self._sum = self._sum + self._network.look(seen)
-        self._sum = self._network.digested(self._sum)
 
     def _predict(self) -> Tensor:
         if self.cache is None:
