@@ -1,6 +1,6 @@
 """Trajectory Transformers for the locomotion data, and the settings as printed and as released.
 
-``transformer/TASK-QUALITY``: the factored model with quantile bins, 4 to 15 minutes of one core;
+``transformer/TASK-QUALITY``: the factored model with quantile bins, 4 to 30 minutes of one core;
 ``-uniform`` has uniform bins, ``-flat`` the flat model with windows of 20 transitions. Tokens are
 those of the released code (reward-to-go without the present reward, which no token attends to; a
 stop token; -100 in place of a fall's reward), but actions have no larger weight in the loss: of
