@@ -30,7 +30,7 @@ from forethought.models.token_model import TokenTrajectoryModel
 from forethought.models.token_state import UNCONDITIONED, Condition
 from forethought.nn.embeddings import init_along_curves
 from forethought.nn.gpt import GPT
-from forethought.nn.map_encoder import MapEncoder, MapFeatures
+from forethought.nn.map_encoder import MapFeatures
 from forethought.registry import models
 from forethought.types import Spaces
 
@@ -198,14 +198,9 @@ class FactoredTransformer(TokenTrajectoryModel):
         )
         self.map_features = None
         if config.map_places:
+            self.map_encoder = None  # no vector for the whole map
             height, width = spaces.context_shape
             self.map_features = MapFeatures(config.map_kinds, height, width, config.map_channels)
-
-    @staticmethod
-    def _build_map_encoder(config: TokenModelConfig, spaces: Spaces) -> MapEncoder | None:
-        encoder = TokenTrajectoryModel._build_map_encoder(config, spaces)  # which checks the maps
-        sees_places = isinstance(config, FactoredTransformerConfig) and config.map_places
-        return None if sees_places else encoder
 
     def condition(self, goal: Tensor | None, context: Tensor | None) -> Condition:
         condition = super().condition(goal, context)
