@@ -157,8 +157,8 @@ def _steps(task: str, *, imitates: bool, is_flat: bool) -> int:
 
 # beam, horizon, mass of the least likely action tokens that is cut off, elites: chosen on Hopper,
 # on starts that no table uses. Where the data's policies act well, a long search finds what the
-# model is wrong about, and the noise in their actions is best averaged; where most act badly, it is
-# needed
+# model is wrong about, and the noise in their actions is best averaged; where most act badly, a
+# long search is needed
 _SEARCHES = {
     "medium": (32, 1, 0.3, 16),
     "medium-replay": (32, 5, 0.3, 1),
