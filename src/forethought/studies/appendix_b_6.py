@@ -40,7 +40,7 @@ PUBLISHED = 0.94  # of testing goals on held-out maps
 def appendix_b_6() -> Study:
     """Goals on held-out maps."""
     parts = [
-        Part(name=name, minutes=15.0 if name == "planner" else 2.0, compute=partial(act, row=name))
+        Part(name=name, minutes=10.0 if name == "planner" else 2.0, compute=partial(act, row=name))
         for name in ROWS
     ]
     parts.append(Part(name="expert", minutes=0.5, compute=expert))

@@ -73,7 +73,7 @@ def figure_4_3() -> Study:
     parts = []
     for task in TASKS:
         parts.append(
-            Part(name=f"{task}-references", minutes=5.0, compute=partial(references, task=task))
+            Part(name=f"{task}-references", minutes=2.0, compute=partial(references, task=task))
         )
         for key in MODELS:
             parts.append(

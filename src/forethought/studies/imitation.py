@@ -36,7 +36,7 @@ ROWS = {
     "tt": ("Trajectory Transformer, likelihood beam search (ours)", "#3d6fb4"),
 }
 RECIPES = {"bc": "bc/{}-expert", "tt": "transformer/{}-expert"}
-MINUTES = {"bc-hopper": 10.0, "bc-walker2d": 10.0, "tt-hopper": 30.0, "tt-walker2d": 45.0}
+MINUTES = {"bc-hopper": 3.0, "bc-walker2d": 3.0, "tt-hopper": 12.0, "tt-walker2d": 35.0}
 """on one core: training, curve, 15 episodes"""
 
 
@@ -46,7 +46,7 @@ def imitation() -> Study:
     parts = []
     for task in TASKS:
         data, acting = partial(data_row, name=f"{task}-expert"), partial(behavior_row, task=task)
-        parts.append(Part(name=f"data-{task}", minutes=3.0, compute=data))
+        parts.append(Part(name=f"data-{task}", minutes=6.0, compute=data))
         parts.append(Part(name=f"behavior-{task}", minutes=0.5, compute=acting))
         for key, recipe in RECIPES.items():
             compute = partial(learned_row, recipe=recipe.format(task), label=ROWS[key][0])
