@@ -104,8 +104,8 @@ for data, is_expert in LOCOMOTION:
     LOSSES |= {f"bc/{data}": 0.281218, f"iql/{data}": 0.603830}
     LOSSES[f"transformer/{data}"] = 4.478102 if is_expert else 4.23864
     LOSSES[f"transformer/{data}-uniform"] = 4.398706 if is_expert else 4.154108
-    LOSSES[f"transformer/{data}-flat"] = 4.559306 if is_expert else 4.399029
-    LOSSES[f"transformer/{data}-flat-uniform"] = 4.529899 if is_expert else 4.362582
+    LOSSES[f"transformer/{data}-flat"] = 4.541216 if is_expert else 4.272466
+    LOSSES[f"transformer/{data}-flat-uniform"] = 4.559481 if is_expert else 4.22918
 
 
 @cache

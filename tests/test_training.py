@@ -134,6 +134,17 @@ def assert_same_run(first: Path, second: Path) -> None:
     assert rows_of(first) == rows_of(second)
 
 
+def test_a_model_learns_with_dropout_whatever_its_mode_and_comes_back_to_be_used(tmp_path):
+    found = []
+    for mode in (True, False):
+        torch.manual_seed(0)
+        model = train(Tiny().train(mode), Rows(None), FAST, tmp_path / str(mode))
+        assert not model.training
+        found.append(model.state_dict())
+    for name, value in found[0].items():
+        torch.testing.assert_close(value, found[1][name], rtol=0, atol=0)
+
+
 # ---------------------------------------------------------------------------------- resume
 
 

@@ -159,6 +159,16 @@ def _parse_flags(command: Any, program: str, words: list[str], **default: Any) -
     except SystemExit as stop:
         if not stop.code:
             raise
-    lines = [line.strip(" │╭╮╰╯─") for line in box.getvalue().splitlines()[1:]]
-    text = "; ".join(line for line in lines if line.strip("-"))
-    raise ValueError(text.replace(":;", ":"))
+    raise ValueError(_message_in(box.getvalue()))
+
+
+def _message_in(box: str) -> str:
+    """One line of a box's text: wrapped lines joined, its parts (after a rule) told apart."""
+    parts: list[list[str]] = [[]]
+    for line in box.splitlines()[1:]:
+        words = line.strip(" │╭╮╰╯─")
+        if words.strip("-"):
+            parts[-1].append(words)
+        elif parts[-1]:
+            parts.append([])
+    return "; ".join(" ".join(lines) for lines in parts if lines)

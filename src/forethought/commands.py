@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import inspect
 import json
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import gymnasium
 from rich.console import Console
@@ -33,7 +35,7 @@ from forethought.evaluation import make_policy
 from forethought.figures import figure_strip
 from forethought.plan_file import execute_plan
 from forethought.policy import PlanningPolicy
-from forethought.registry import datasets, did_you_mean, recipes, studies
+from forethought.registry import Registry, datasets, did_you_mean, recipes, studies
 from forethought.studies.base import Study, StudySettings, run_study
 from forethought.training import train_experiment
 
@@ -64,6 +66,8 @@ def import_data(source: str, out: Path, console: Console) -> None:
     dataset = import_dataset(source)
     dataset.save(out)
     console.print(f"{len(dataset):,} episodes, {dataset.n_steps:,} steps in {out}")
+    if not dataset.rewards.any():
+        console.print("no rewards were read: all are zero")
 
 
 def open_data(experiment: Experiment, path: str | None, console: Console) -> EpisodeDataset:
@@ -85,14 +89,21 @@ def find_recipe(name: str) -> Experiment:
     path = Path(file)
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist; a recipe is a name or FILE.py:FUNCTION")
+    module = _load_file(path.resolve(), path.stat().st_mtime_ns)
+    if function not in vars(module):
+        raise ValueError(did_you_mean(function, sorted(vars(module)), kind=f"function in {path}"))
+    return vars(module)[function]()
+
+
+@functools.lru_cache
+def _load_file(path: Path, _changed: int) -> ModuleType:
+    """A file as a module; run once, unless it has changed."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None, "a .py file always has a loader"
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
     spec.loader.exec_module(module)
-    if function not in vars(module):
-        raise ValueError(did_you_mean(function, sorted(vars(module)), kind=f"function in {path}"))
-    return vars(module)[function]()
+    return module
 
 
 def find_experiment(subject: str, *, is_recipe: bool) -> Experiment:
@@ -123,12 +134,13 @@ def train(
         _train_online(experiment, out, str(found), resume, console)
         return
     dataset = open_data(experiment, data, console)
-    if resume:
-        _check_same_data(out, dataset)
     console.print(f"training {experiment.name} for {experiment.train.steps:,} steps into {out}")
     train_experiment(experiment, dataset, out, device=found, resume=resume)
     words = "" if experiment.planner is None else " --episodes 100"
-    console.print(f"done; score it with\n  forethought evaluate {out}{words}")
+    advice = f"score it with\n  forethought evaluate {out}{words}"
+    if not experiment.env:
+        advice = f"the recipe names no environment to act in; its model is in {out}"
+    console.print(f"done; {advice}")
 
 
 def _train_online(
@@ -146,20 +158,6 @@ def _train_online(
     )
 
 
-def _check_same_data(out: Path, dataset: EpisodeDataset) -> None:
-    config = load_config(out)
-    if dataset.spaces != config["spaces"]:
-        raise ValueError(
-            f"the data set has {dataset.spaces}; the checkpoint in {out} was trained on "
-            f"{config['spaces']}"
-        )
-    if dataset.fingerprint != config["dataset"]["fingerprint"]:
-        raise ValueError(
-            f"the data set (fingerprint {dataset.fingerprint}) is not the one {out} was trained on "
-            f"({config['dataset']['fingerprint']}); resume with that one or start anew"
-        )
-
-
 def plan_once(
     path: Path,
     points: tuple[tuple[float, float], tuple[float, float]],
@@ -174,7 +172,10 @@ def plan_once(
     model = load_model(path)
     env = gymnasium.make(config["experiment"].env, disable_env_checker=True)
     if not isinstance(env.unwrapped, MazeEnv):
-        raise ValueError(f"`forethought plan` draws mazes; {path} was trained for {env.spec}")
+        raise ValueError(
+            f"`forethought plan` draws plans in mazes; {path} was trained for "
+            f"{config['experiment'].env}. `forethought evaluate {path}` acts there"
+        )
     options = {"start": points[0], "goal": points[1]}
     policy = make_policy(model, planner, control)
     if not isinstance(policy, PlanningPolicy):
@@ -231,16 +232,27 @@ def run_and_draw_study(
 
 
 def list_names(recipe: str, console: Console) -> None:
-    """Print recipes, data sets and environments, or one recipe's settings."""
+    """Print recipes, data sets and environments, the recipes of a family, or one's settings."""
+    family = [name for name in recipes if name.startswith(f"{recipe.rstrip('/')}/")]
+    if family:
+        _print_names("recipes", recipes, family, console)
+        return
     if recipe:
         console.print_json(json.dumps(to_json(find_recipe(recipe))))
         return
     for title, registry in (("recipes", recipes), ("data sets", datasets), ("studies", studies)):
-        table = Table(title=title, title_justify="left", box=None, show_header=False)
-        for name in registry:
-            doc = (registry[name].__doc__ or "").splitlines()
-            table.add_row(name, doc[0] if doc else "")
-        console.print(table)
+        _print_names(title, registry, list(registry), console)
     names = [name for name in gymnasium.registry if name.startswith("forethought/")]
     console.print("environments\n  " + "\n  ".join(sorted(names)))
     console.print("\nAll settings of a recipe: forethought list RECIPE")
+
+
+def _print_names(title: str, registry: Registry, names: list[str], console: Console) -> None:
+    table = Table(title=title, title_justify="left", box=None, show_header=False)
+    table.add_column(no_wrap=True, min_width=max(map(len, names)))
+    table.add_column()
+    for name in names:
+        entry = registry[name]
+        doc = getattr(entry, "func", entry).__doc__ or ""
+        table.add_row(name, entry().title if registry is studies else doc.partition("\n")[0])
+    console.print(table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shlex
 import sys
@@ -20,6 +21,7 @@ from rich.table import Table
 from forethought.checkpoint import (
     Device,
     current_commit,
+    find_checkpoint,
     find_device,
     hardware,
     load_config,
@@ -85,8 +87,11 @@ def evaluate_checkpoint(
     """Score a checkpoint beside reference controllers on the same starts; write and print."""
     config = load_config(path)
     experiment: Experiment = config["experiment"]
+    if settings.multi and "maze2d-" not in experiment.env:
+        raise ValueError(f"--multi is for maze2d tasks; this checkpoint's is {experiment.env}")
     env_id = experiment.env.replace("maze2d-", "multi2d-") if settings.multi else experiment.env
     _check_env(env_id, config)
+    _check_critic(getattr(planner, "critic", ""), experiment)
     model = load_model(path).to(find_device(settings.device))
     policy = make_policy(model, planner, control)
     protocol = checkpoint_protocol(path, config, planner, control) | {"device": settings.device}
@@ -100,6 +105,8 @@ def evaluate_checkpoint(
     if isinstance(policy, PlanningPolicy):
         result.protocol.update(plan_times(policy))
     data = {"kind": "evaluation", "recipe": experiment.name, **result.to_json()}
+    if all(episode.successes is None for episode in result.paths):
+        data["success_rate"] = None  # nothing is to be reached in this task
     data["references"] = _references(env_id, settings, control, console)
     if settings.references:
         data["references"] = ceiling(env_id, result.episodes) + data["references"]
@@ -154,9 +161,18 @@ def _run(
 
 
 def _check_env(env_id: str, config: dict[str, Any]) -> None:
-    known = [name for name in gymnasium.registry if name.startswith("forethought/")]
-    if env_id not in gymnasium.registry:
-        raise ValueError(did_you_mean(env_id, known, kind="environment"))
+    module, has_module, name = env_id.rpartition(":")
+    if has_module and str(Path.cwd()) not in sys.path:  # Gymnasium imports the module
+        sys.path.insert(0, str(Path.cwd()))
+    if has_module:
+        importlib.import_module(module)
+    if name not in gymnasium.registry:
+        known = [name for name in gymnasium.registry if name.startswith("forethought/")]
+        raise ValueError(
+            did_you_mean(env_id, known, kind="environment")
+            + ". Name one of your own MODULE:ID, MODULE being what registers it with Gymnasium: "
+            "a file in this folder, without .py, or an installed package"
+        )
     env = gymnasium.make(env_id, disable_env_checker=True)
     shape, dim = env.observation_space.shape, config["spaces"].observation_dim
     env.close()
@@ -164,6 +180,18 @@ def _check_env(env_id: str, config: dict[str, Any]) -> None:
         raise ValueError(
             f"{env_id} has observations of shape {shape}; this checkpoint was trained on "
             f"observations of {dim} dimensions"
+        )
+
+
+def _check_critic(path: str, experiment: Experiment) -> None:
+    """Refuse values that were learned for another task, though of the same spaces."""
+    if not path or not (folder := find_checkpoint(path)).is_dir():
+        return  # there is none, or the planner says what is missing
+    theirs = load_config(folder)["experiment"].env
+    if theirs != experiment.env:
+        raise ValueError(
+            f"planner.critic {path} has values for {theirs}; this model acts in {experiment.env}. "
+            "Train both on the same data set"
         )
 
 
@@ -253,11 +281,13 @@ def interval_text(score: dict[str, Any]) -> str:
 
 def _print_scores(data: dict[str, Any], console: Console) -> None:
     table = Table(title=f"{data['recipe']} in {data['protocol']['env']}, n = {data['n']}")
-    for column in ("", "score", "95 % interval", "success"):
+    unit = "return" if data["protocol"]["reference_returns"] is None else "score (normalized)"
+    for column in ("", unit, "95 % interval", "success"):
         table.add_column(column)
     rows = [{"name": "planner", **data}, *data["references"]]
     for row in rows:
-        success, interval = f"{row['success_rate']:.1%}", interval_text(row["score"])
+        rate, interval = row["success_rate"], interval_text(row["score"])
+        success = "–" if rate is None else f"{rate:.1%}"
         table.add_row(row["name"], f"{row['score']['mean']:.1f}", interval, success)
     for row in data["published"]:
         table.add_row(f"{row['name']} (published)", f"{row['score']:.1f}", "", "")

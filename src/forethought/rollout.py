@@ -77,6 +77,7 @@ class _Recorder:
         self.actions: list[np.ndarray] = []
         self.rewards: list[float] = []
         self.successes: list[bool] = []
+        self.tells_success = False
         self.terminated = False
 
     def step(self, action: np.ndarray) -> bool:
@@ -88,6 +89,7 @@ class _Recorder:
         self.actions.append(action)
         self.rewards.append(float(reward))
         self.successes.append(bool(info.get("success", False)))
+        self.tells_success |= "success" in info
         self.terminated = bool(terminated)
         return not (terminated or truncated)
 
@@ -97,7 +99,7 @@ class _Recorder:
             np.stack(self.actions),
             np.asarray(self.rewards, dtype=np.float32),
             self.terminated,
-            successes=np.asarray(self.successes),
+            successes=np.asarray(self.successes) if self.tells_success else None,
             goal=self.goal,
             context=self.context,
             seed=self.seed,

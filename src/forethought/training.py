@@ -49,13 +49,17 @@ def train_experiment(
     device: torch.device | str = "cpu",
     resume: bool = False,
 ) -> Model:
-    """Build the experiment's model, fit its statistics, train it, leave a checkpoint in ``out``."""
+    """Build the experiment's model, fit its statistics, train it, leave a checkpoint in ``out``.
+
+    Raises ValueError if it resumes with other settings, another seed or other data.
+    """
+    if resume and (out / TRAIN_STATE).exists():
+        check_same_run(experiment, out)
+        check_same_data(dataset, out)
     torch.manual_seed(experiment.train.seed)
     view = experiment.model.view(dataset)
     model = experiment.model.build(dataset.spaces)
     model.fit_statistics(dataset)
-    if resume and (out / TRAIN_STATE).exists():
-        check_same_run(experiment, out)
     facts = {"name": experiment.dataset, "fingerprint": dataset.fingerprint, **dataset.metadata}
     save_config(out, experiment, dataset.spaces, dataset=facts, seed=experiment.train.seed)
     return train(model.to(device), view, experiment.train, out, resume=resume)
@@ -64,12 +68,13 @@ def train_experiment(
 def train(
     model: Model, view: View, config: TrainConfig, out: Path, *, resume: bool = False
 ) -> Model:
-    """Train ``model`` on batches of ``view``; returns it with the averaged weights.
+    """Train ``model`` on batches of ``view``; returns it with the averaged weights, to be used.
 
     Writes ``model.safetensors`` (averaged), ``train_state.safetensors``, ``metrics.jsonl``,
     TensorBoard events and ``training.json`` into ``out``. Raises FloatingPointError if the loss
     stops being finite (the last good state is kept) and TrainingInterrupted after Ctrl-C.
     """
+    model.train()
     out.mkdir(parents=True, exist_ok=True)
     for scratch in out.glob(".*.tmp"):  # of an attempt that was killed while it wrote
         scratch.unlink()
@@ -100,7 +105,7 @@ def train(
                 raise TrainingInterrupted(f"stopped at step {run.step} of {config.steps}")
     write_json(out / "training.json", run.summary())
     model.load_state_dict(run.averaged_state())
-    return model
+    return model.eval()
 
 
 def check_same_run(experiment: Experiment, out: Path) -> None:
@@ -115,6 +120,21 @@ def check_same_run(experiment: Experiment, out: Path) -> None:
                 f"{flag} is {now[name]}; the run in {out} was begun with {then.get(name)}. "
                 "Resume with that, or train anew into another --out"
             )
+
+
+def check_same_data(dataset: EpisodeDataset, out: Path) -> None:
+    """Refuse to go on with other data: normalizers and bins are those of the data before."""
+    config = load_config(out)
+    if dataset.spaces != config["spaces"]:
+        raise ValueError(
+            f"the data set has {dataset.spaces}; the checkpoint in {out} was trained on "
+            f"{config['spaces']}"
+        )
+    if dataset.fingerprint != config["dataset"]["fingerprint"]:
+        raise ValueError(
+            f"the data set (fingerprint {dataset.fingerprint}) is not the one {out} was trained on "
+            f"({config['dataset']['fingerprint']}); resume with that one or start anew"
+        )
 
 
 def time_steps(

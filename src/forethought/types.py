@@ -121,6 +121,16 @@ class Trajectory(_TensorValue):
         """Number of rows (not of environment steps)."""
         return self.observations.shape[-2]
 
+    def rows_from(self, first: int) -> Trajectory:
+        """The rows from ``first`` on; goal and context belong to the whole."""
+        axis = self.observations.ndim - 2
+        changes: dict[str, Tensor] = {"times": self.times[first:]}
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if value is not None and each.name not in ("times", "goal", "context"):
+                changes[each.name] = value.narrow(axis, first, self.horizon - first)
+        return replace(self, **changes)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Transitions(_TensorValue):

@@ -113,16 +113,19 @@ def test_dimensions_do_not_influence_one_another():
 
 def test_expectation_and_percentile_under_bin_probabilities():
     tokenizer = fitted(np.stack([COLUMNS["normal"], COLUMNS["normal"] * 3], axis=1))
-    sure = torch.nn.functional.one_hot(torch.tensor([[4, 9]]), V).float()
-    expected = tokenizer.decode(torch.tensor([[4, 9]]))
-    torch.testing.assert_close(tokenizer.expectation(sure), expected)
-    torch.testing.assert_close(tokenizer.percentile(sure, 0.5), expected)
-    even = torch.full((1, 2, V), 1 / V)
-    torch.testing.assert_close(tokenizer.expectation(even), tokenizer.values.mean(dim=1)[None])
-    quartile = tokenizer.percentile(even, 0.25)
-    torch.testing.assert_close(quartile, tokenizer.decode(torch.full((1, 2), V // 4 - 1)))
-    # mass that is missing (of a stop token) leaves the percentile of the rest
-    torch.testing.assert_close(tokenizer.percentile(even / 2, 0.25), quartile)
+    even = torch.full((3, V), 1 / V)
+    for index, token in enumerate((4, 9)):
+        sure = torch.nn.functional.one_hot(torch.tensor([token] * 3), V).float()
+        expected = tokenizer.decode(torch.full((3, 1), token), first=index)[:, 0]
+        torch.testing.assert_close(tokenizer.expectation(sure, index), expected)
+        torch.testing.assert_close(tokenizer.percentile(sure, 0.5, index), expected)
+        mean = tokenizer.values[index].mean().expand(3)
+        torch.testing.assert_close(tokenizer.expectation(even, index), mean)
+        quartile = tokenizer.percentile(even, 0.25, index)
+        expected = tokenizer.decode(torch.full((3, 1), V // 4 - 1), first=index)[:, 0]
+        torch.testing.assert_close(quartile, expected)
+        # mass that is missing (of a stop token) leaves the percentile of the rest
+        torch.testing.assert_close(tokenizer.percentile(even / 2, 0.25, index), quartile)
 
 
 def test_discrete_densities_integrate_to_one():

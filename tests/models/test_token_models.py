@@ -222,6 +222,28 @@ def test_a_rolling_cache_equals_the_full_forward_under_the_same_mask(case, datas
     assert cache._body[0][0].shape[3] < cache.length / 2, "what is out of reach was dropped"
 
 
+@pytest.mark.parametrize("case", ["flat-band", "factored-band"])
+def test_a_rolling_cache_forgets_what_was_common_to_all_beams_too(case, dataset):
+    model = built(CASES[case], dataset)
+    history, observation, goal = situation(CASES[case], dataset)
+    steps = 9 * model.window * model.tokens.columns
+    rolling, full = (model.begin(history, observation, goal, cache=c) for c in (1, 0))
+    generator = torch.Generator().manual_seed(0)
+    most = 0
+    for step in range(steps):
+        beams = rolling.beams
+        tokens = torch.randint(6, (3, beams), generator=generator)
+        chosen = torch.randint(beams, (3, 3), generator=generator)
+        for state in (rolling, full):
+            state.append(tokens)
+            if step % 5 == 0:
+                state.select(chosen)  # families die out, and what is common moves to the prefix
+        if step % 41 == 0:
+            torch.testing.assert_close(rolling.next_logits(), full.next_logits(), rtol=0, atol=1e-8)
+        most = max(most, len(rolling.cache.prefix_places))
+    assert most < steps / 4
+
+
 @both
 def test_a_token_depends_on_all_before_it_and_on_none_after(config, dataset):
     model = built(config, dataset).requires_grad_(False)
@@ -361,8 +383,11 @@ def test_unknown_tokens_and_sequences_are_refused(config, dataset):
     history, observation, _ = situation(config, dataset)
     state = model.begin(history, observation)
     for token in (-1, config.n_bins + 2):
-        with pytest.raises(ValueError, match="unknown token for action dimension 0.*0 to 5"):
+        with pytest.raises(ValueError, match=f"dimension 0: got {token}; known are 0 to 5"):
             state.append(torch.full((3, 1), token))
+    chooser = built(config, discrete_data())
+    with pytest.raises(ValueError, match="got 4; known are 0 to 3, 6"):
+        chooser.tokens.check_tokens(torch.tensor([[4, 7]]), chooser.tokens.action_start)
     with pytest.raises(ValueError, match="one token for each sequence"):
         state.append(torch.zeros(3, 2, dtype=torch.int64))
     with pytest.raises(ValueError, match="there is no sequence 0 or 1 among 1"):
@@ -372,7 +397,7 @@ def test_unknown_tokens_and_sequences_are_refused(config, dataset):
 @both
 def test_bins_of_other_data_are_refused(config, dataset):
     torch.manual_seed(0)
-    model = config.build(dataset.spaces)
+    model = config.build(dataset.spaces).eval()
     history, observation, _ = situation(config, dataset)
     with pytest.raises(ValueError, match="has not been fitted"):
         model.begin(history, observation)
@@ -409,6 +434,66 @@ def test_discrete_and_continuous_actions_are_not_mixed(config, dataset):
         model.begin(wrong, batch.observations[:, 2])
     with pytest.raises(ValueError, match="4 discrete actions need as many tokens"):
         replace(config, n_bins=3).build(data.spaces)
+
+
+@both
+def test_numbers_that_are_none_are_refused_unless_they_can_be_hidden(config, dataset):
+    model = built(config, dataset)
+    history, observation, _ = situation(config, dataset)
+    unknown, endless = observation.clone(), observation.clone()
+    unknown[1, 0], endless[1, 0] = torch.nan, torch.inf
+    for wrong in (unknown, endless):
+        with pytest.raises(ValueError, match="the observation has values that are not finite"):
+            model.begin(history, wrong)
+    lost = replace(history, actions=history.actions * torch.nan)
+    with pytest.raises(ValueError, match="the history's actions has values that are not finite"):
+        model.begin(lost, observation)
+    batch = config.view(dataset)[np.arange(2)]
+    with pytest.raises(ValueError, match="the batch has values that are not finite"):
+        model.loss(replace(batch, observations=batch.observations * torch.nan))
+    hiding = built(replace(config, hidden_share=0.5), dataset)
+    assert bool(hiding.begin(history, unknown).next_logits().isfinite().all())
+    with pytest.raises(ValueError, match="not finite"):
+        hiding.begin(history, endless)
+
+
+@both
+def test_batches_of_other_sizes_are_refused(config, dataset):
+    model = built(config, dataset)
+    history, observation, _ = situation(config, dataset)
+    with pytest.raises(ValueError, match=r"observations are \(batch, 3\); got shape \(3,\)"):
+        model.begin(None, observation[0])
+    with pytest.raises(ValueError, match="2 observations, but a history of 3 environments"):
+        model.begin(history, observation[:2])
+    wide = replace(history, observations=torch.zeros(3, 2, 4))
+    with pytest.raises(ValueError, match="observations are 4 wide; this model was built for 3"):
+        model.begin(wide, observation)
+    rows = np.zeros((6, 4), dtype=np.float32)
+    other = EpisodeDataset.from_episodes([Episode(rows, rows[1:, :2], rows[1:, 0])])
+    with pytest.raises(ValueError, match="observation_dim 4, but this model was built for 3"):
+        config.build(dataset.spaces).fit_statistics(other)
+
+
+@both
+def test_a_model_in_training_mode_does_not_predict_with_dropout(config, dataset):
+    model = built(replace(config, dropout=0.1), dataset)
+    history, observation, _ = situation(config, dataset)
+    model.begin(history, observation)
+    with pytest.raises(ValueError, match="in training mode.*model.eval"):
+        model.train().begin(history, observation)
+
+
+def test_settings_that_make_no_sense_are_refused(dataset):
+    for wrong, message in (
+        ({"band": -1}, "must not be negative"),
+        ({"action_weight": -5.0}, "must not be negative"),
+        ({"band": 2}, "positions rotary"),
+        ({"band": 2, "positions": "rotary", "goal": "final"}, "fall out of the band"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            replace(FLAT, **wrong)
+    with pytest.raises(ValueError, match=r"map_places \(0, 9\): observations have dimensions 0"):
+        replace(CASES["factored-places"], map_places=(0, 9)).build(dataset.spaces)
 
 
 @both

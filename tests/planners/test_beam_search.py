@@ -170,6 +170,31 @@ def test_the_mean_of_all_actions_is_that_of_their_bins_and_of_one_elite_its_own(
 
 
 @both
+def test_expected_actions_are_means_given_the_best_dimensions_before(config, dataset):
+    model = built(config, dataset)
+    history, observation = situation(config, dataset)
+    settings = BeamPlannerConfig(search="likelihood", horizon=2, context=2, beam=3)
+    best, expected = (
+        BeamPlanner(model, replace(settings, expected_action=mean)).plan(
+            observation, history=history
+        )
+        for mean in (False, True)
+    )
+    state, means = model.begin(history, observation), []
+    for column in (3, 4):
+        probabilities = state.next_logits().softmax(-1)[:, 0, :4]
+        values = model.tokens.column_values(column)
+        means.append((probabilities * values).sum(dim=1))
+        chosen = best.trajectory.actions[:, 0, column - 3, None]
+        state.append((values.to(chosen) - chosen).abs().argmin(dim=1, keepdim=True))
+    ours = expected.trajectory
+    torch.testing.assert_close(ours.actions[:, 0].double(), torch.stack(means, dim=1))
+    torch.testing.assert_close(ours.actions[:, 1:], best.trajectory.actions[:, 1:])
+    torch.testing.assert_close(ours.observations, best.trajectory.observations)
+    assert expected.stats["network_calls"] > best.stats["network_calls"]
+
+
+@both
 @pytest.mark.parametrize("search", ["likelihood", "reward"])
 @pytest.mark.parametrize(
     "changes",
@@ -215,6 +240,27 @@ def test_environments_are_planned_for_alike_together_and_alone(config, dataset):
         torch.testing.assert_close(
             alone.trajectory.actions[0], together.trajectory.actions[env], rtol=0, atol=0
         )
+
+
+@both
+def test_what_a_critic_cannot_judge_costs_no_other_environment_its_beams(config, dataset):
+    model = built(config, dataset)
+    history, observation = situation(config, dataset)
+    best = model.tokens.column_values(3)[:4].max()
+
+    def critic(seen, action):
+        bad = (seen - observation[0]).abs().sum(dim=1) < 1e-6
+        return torch.where(bad & (action[:, 0] < best - 1e-6), -torch.inf, action[:, 0])
+
+    every = RewardSearch(actions=CutOffs())
+    settings = BeamPlannerConfig(horizon=2, context=2, beam=8, reward=every)
+    planner = BeamPlanner(model, settings, critic=critic)
+    together = planner.plan(observation, history=history, generator=generators())
+    alone = planner.plan(observation[1:], history=history[1:], generator=generators()[1:])
+    torch.testing.assert_close(together.stats["scores"][1], alone.stats["scores"][0])
+    torch.testing.assert_close(together.trajectory.actions[1], alone.trajectory.actions[0])
+    scores = together.stats["scores"][0]
+    assert bool(scores[0].isfinite()) and bool((scores[:-1] >= scores[1:]).all())
 
 
 @both
@@ -363,7 +409,10 @@ def test_a_predicted_end_stops_the_rewards_and_is_masked_in_the_plan(dataset):
         observation, history=history, generator=generators()
     )
     assert plan.trajectory.observation_mask.tolist() == [[True, False, False]] * 2
+    assert plan.trajectory.action_mask.tolist() == [[True, False, False]] * 2
     torch.testing.assert_close(plan.trajectory.observations, observation[:, None].expand(-1, 3, -1))
+    first = plan.trajectory.actions[:, :1]
+    torch.testing.assert_close(plan.trajectory.actions, first.expand(-1, 3, -1))
     assert not plan.trajectory.rewards[:, 1:].any() and plan.trajectory.rewards[:, 0].all()
 
 
@@ -377,15 +426,38 @@ def test_planner_refuses_what_does_not_fit_the_model(dataset, tiny_model):
     BeamPlanner(model, BeamPlannerConfig(horizon=4, context=2, crop=3))
     with pytest.raises(ValueError, match="needs a model that is a TokenModel; Diffuser offers"):
         BeamPlanner(tiny_model, BeamPlannerConfig())
-    with pytest.raises(ValueError, match="planner.elites is 5; use 1 to 4"):
+    with pytest.raises(ValueError, match="planner.elites is 5, but planner.beam keeps 4"):
         BeamPlannerConfig(beam=4, elites=5)
     chooser = FLAT.build(Spaces(observation_dim=3, action_dim=1, n_actions=4))
-    with pytest.raises(ValueError, match="elites is 2, but the data has discrete actions"):
-        BeamPlanner(chooser, BeamPlannerConfig(horizon=3, context=2, beam=4, elites=2))
+    for mean in ({"elites": 2}, {"expected_action": True, "search": "likelihood"}):
+        with pytest.raises(ValueError, match="discrete actions, which have no mean"):
+            BeamPlanner(chooser, BeamPlannerConfig(horizon=3, context=2, beam=4, **mean))
+    for wrong in ({}, {"search": "likelihood", "elites": 2}):
+        with pytest.raises(ValueError, match="expected_action is for planner.search likelihood"):
+            BeamPlannerConfig(beam=4, expected_action=True, **wrong)
+    with pytest.raises(ValueError, match="crop is 6 transitions; use 0 .* or 2 to 5"):
+        BeamPlanner(model, BeamPlannerConfig(horizon=3, context=2, crop=6))
+    with pytest.raises(ValueError, match=r"discount is 0.5, but .* discounted by 0.99"):
+        BeamPlanner(
+            model, BeamPlannerConfig(horizon=3, context=2, reward=RewardSearch(discount=0.5))
+        )
+    with pytest.raises(ValueError, match="a plan of one transition does not show"):
+        BeamPlannerConfig(critic="some/folder", critic_value="state", horizon=1)
     bare = built(replace(FLAT, **IMITATION), dataset)
     planner = BeamPlanner(bare, BeamPlannerConfig(horizon=3, context=2, beam=2))
     with pytest.raises(ValueError, match="needs a model with reward tokens"):
         planner.plan(torch.zeros(1, 3))
+
+
+@both
+def test_models_that_roll_plan_beyond_their_window(config, dataset):
+    model = built(replace(config, positions="rotary", band=2), dataset)
+    history, observation = situation(config, dataset)
+    settings = BeamPlannerConfig(horizon=12, context=2, beam=3)
+    plan = BeamPlanner(model, settings).plan(observation, history=history, generator=generators())
+    assert plan.trajectory.horizon == 12
+    with pytest.raises(ValueError, match="planner.crop is 3, but .* roll on for ever"):
+        BeamPlanner(model, replace(settings, crop=3))
 
 
 @both

@@ -94,11 +94,12 @@ def from_d4rl_hdf5(file: str | Path, *, layout: D4RLLayout = "auto") -> EpisodeD
 
 
 def from_ogbench_npz(file: str | Path) -> EpisodeDataset:
-    """Read an OGBench file: observations, actions, terminals.
+    """Read an OGBench file: observations, actions, terminals, and rewards if it has them.
 
     A trajectory's last row (terminals 1) is its final observation and the action beside it leads
-    nowhere, so R rows make R - 1 steps. ``terminals`` mark truncation: nothing is terminated. The
-    format has no rewards: they are zero (a task is chosen later).
+    nowhere, so R rows make R - 1 steps. ``terminals`` mark truncation: nothing is terminated.
+    OGBench's own files have no rewards (a task is chosen later): they are zero then. Those of a
+    file that has them belong to the action of their row.
     """
     file = Path(file)
     _require_file(file)
@@ -110,10 +111,11 @@ def from_ogbench_npz(file: str | Path) -> EpisodeDataset:
             f"{file} is no .npz file or is truncated ({error}); fetch it again"
         ) from error
     _check_arrays(arrays, str(file), keys := ("observations", "actions", "terminals"), list(arrays))
-    ignored = sorted(set(arrays) - set(keys))
+    ignored = sorted(set(arrays) - {*keys, "rewards"})
     metadata = {"source": file.name, "format": "ogbench-npz", "ignored_keys": ignored}
     ends = arrays["terminals"]
-    arrays["rewards"], arrays["terminals"] = np.zeros(len(ends), np.float32), np.zeros_like(ends)
+    arrays.setdefault("rewards", np.zeros(len(ends), np.float32))
+    arrays["terminals"] = np.zeros_like(ends)
     return _assemble(arrays, ends, str(file), metadata)
 
 

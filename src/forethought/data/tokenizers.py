@@ -91,29 +91,34 @@ class Tokenizer(nn.Module):
         self.fitted.fill_(True)
 
     def encode(self, data: Tensor) -> Tensor:
-        """Tokens (..., dim) int64, 0 .. V - 1; values outside the edges fall into the end bins."""
-        columns = data.to(self.edges.dtype).reshape(-1, self.dim).T.contiguous()
-        tokens = torch.searchsorted(self.edges[:, 1:-1].contiguous(), columns, right=True)
-        return tokens.T.reshape(data.shape)
+        """Tokens (..., k) int64, 0 .. V - 1, of the first k dimensions; values outside the edges
+        fall into the end bins."""
+        width = data.shape[-1]
+        edges = self.edges[:width, 1:-1].contiguous()
+        columns = data.to(edges.dtype).reshape(-1, width).T.contiguous()
+        return torch.searchsorted(edges, columns, right=True).T.reshape(data.shape)
 
-    def decode(self, tokens: Tensor) -> Tensor:
-        """Tokens (..., dim) to environment units. Raises ValueError for a token that is no bin."""
+    def decode(self, tokens: Tensor, first: int = 0) -> Tensor:
+        """Environment units (..., k) of tokens (..., k) of the dimensions from ``first`` on. Raises
+        ValueError for a token that is no bin."""
         if tokens.numel() and (int(tokens.min()) < 0 or int(tokens.max()) >= self.n_bins):
             raise ValueError(
                 f"unknown token: tokens lie in 0 .. {self.n_bins - 1}, got "
                 f"{int(tokens.min())} to {int(tokens.max())}"
             )
-        return self.values[torch.arange(self.dim, device=tokens.device), tokens]
+        columns = torch.arange(first, first + tokens.shape[-1], device=tokens.device)
+        return self.values[columns, tokens]
 
-    def expectation(self, probabilities: Tensor) -> Tensor:
-        """Mean value (..., dim) under probabilities (..., dim, V)."""
-        return (probabilities * self.values).sum(dim=-1)
+    def expectation(self, probabilities: Tensor, index: int) -> Tensor:
+        """Mean value (...,) of one dimension under probabilities (..., V)."""
+        return probabilities @ self.values[index].to(probabilities)
 
-    def percentile(self, probabilities: Tensor, share: float) -> Tensor:
-        """Value (..., dim) of the first token at which the mass reaches ``share`` of the total."""
+    def percentile(self, probabilities: Tensor, share: float, index: int) -> Tensor:
+        """Value (...,) of one dimension at the first token where the mass (..., V) reaches
+        ``share`` of the total."""
         mass = probabilities.cumsum(dim=-1)
         reached = (mass < share * mass[..., -1:]).sum(dim=-1).clamp(max=self.n_bins - 1)
-        return self.values[torch.arange(self.dim, device=reached.device), reached]
+        return self.values[index][reached]
 
     def log_widths(self) -> Tensor:
         """(dim, V) log width of each bin: a token's log density is its log mass minus this."""

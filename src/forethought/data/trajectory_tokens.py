@@ -71,42 +71,45 @@ class TrajectoryTokens(nn.Module):
 
     def fit(self, dataset: EpisodeDataset) -> None:
         """Place the bins of every column over the data's rows (rewards as in ``dataset``)."""
-        self._check_actions(dataset.spaces)
+        self._check_spaces(dataset.spaces)
         for column in range(self.action_start):
             self.tokenizer.fit_column(column, dataset.observations[:, column])
-        taken = np.ones(len(dataset.actions), dtype=bool)
-        taken[dataset.starts[1:] - 1] = False  # padding rows hold no action
-        actions = dataset.actions[taken]
+        ends, actions = dataset.starts[1:] - 1, dataset.actions_taken
         for index in range(self.spaces.action_dim):
             if self.spaces.n_actions is not None:
                 self.tokenizer.fit_indices(self.action_start + index, self.spaces.n_actions)
             else:
                 self.tokenizer.fit_column(self.action_start + index, actions[:, index])
         if self.reward_column is not None:
-            self.tokenizer.fit_column(self.reward_column, dataset.rewards[taken])
+            self.tokenizer.fit_column(self.reward_column, np.delete(dataset.rewards, ends))
         if self.return_column is not None:
-            returns = dataset.returns_to_go(self.discount)[taken]
+            returns = dataset.returns_to_go(self.discount)
             if self.returns == "without_reward":
-                returns = (returns - dataset.rewards[taken]) / self.discount
-            self.tokenizer.fit_column(self.return_column, returns)
+                returns = (returns - dataset.rewards) / self.discount
+            self.tokenizer.fit_column(self.return_column, np.delete(returns, ends))
 
-    def _check_actions(self, spaces: Spaces) -> None:
-        if spaces.n_actions == self.spaces.n_actions:
-            return
-        kinds = [
-            "continuous" if each.n_actions is None else f"{each.n_actions} discrete"
-            for each in (spaces, self.spaces)
-        ]
-        raise ValueError(
-            f"the data has {kinds[0]} actions, but this model was built for {kinds[1]} ones; build "
-            "it for the data's spaces (config.build(dataset.spaces)), and give discrete data "
-            "n_actions in its metadata"
-        )
+    def _check_spaces(self, spaces: Spaces) -> None:
+        advice = "build it for the data's spaces (config.build(dataset.spaces))"
+        if spaces.n_actions != self.spaces.n_actions:
+            theirs, ours = (
+                "continuous" if each.n_actions is None else f"{each.n_actions} discrete"
+                for each in (spaces, self.spaces)
+            )
+            raise ValueError(
+                f"the data has {theirs} actions, but this model was built for {ours} ones; "
+                f"{advice}, and give discrete data n_actions in its metadata"
+            )
+        for what in ("observation_dim", "action_dim"):
+            given, wanted = getattr(spaces, what), getattr(self.spaces, what)
+            if given != wanted:
+                raise ValueError(
+                    f"the data has {what} {given}, but this model was built for {wanted}; {advice}"
+                )
 
     def encode(self, trajectory: Trajectory) -> Tensor:
         """(..., horizon, columns) int64; NaN observations become ``hidden``, rewards and
         returns-to-go that are missing ``UNKNOWN``."""
-        observations = trajectory.observations
+        observations = self._check_width(trajectory.observations)
         missing = observations.new_full((*observations.shape[:-1], 1), torch.nan)
         parts = [observations, self._check_choices(trajectory.actions)]
         if self.reward_column is not None:
@@ -149,23 +152,23 @@ class TrajectoryTokens(nn.Module):
 
     def encode_observations(self, observations: Tensor) -> Tensor:
         """(..., O) int64; NaN becomes ``hidden``."""
-        width = self.action_start
-        if observations.shape[-1] != width:
-            raise ValueError(
-                f"observations are {observations.shape[-1]} wide; this model was built for {width}"
-            )
-        edges = self.tokenizer.edges[:width, 1:-1].contiguous()
-        columns = observations.to(edges.dtype).reshape(-1, width).T.contiguous()
-        tokens = torch.searchsorted(edges, columns, right=True).T.reshape(observations.shape)
+        tokens = self.tokenizer.encode(self._check_width(observations))
         return tokens.masked_fill(observations.isnan(), self.hidden)
+
+    def _check_width(self, observations: Tensor) -> Tensor:
+        """The observations; ValueError if they are not as wide as this model's."""
+        if observations.shape[-1] != self.action_start:
+            raise ValueError(
+                f"observations are {observations.shape[-1]} wide; this model was built for "
+                f"{self.action_start}"
+            )
+        return observations
 
     def decode(self, tokens: Tensor, first: int = 0) -> Tensor:
         """Numbers (..., k) for tokens (..., k) of the columns from ``first`` on; special tokens
         decode as NaN."""
-        columns = torch.arange(first, first + tokens.shape[-1], device=tokens.device)
-        special = tokens >= self.n_bins
-        numbers = self.tokenizer.values[columns, tokens.clamp(0, self.n_bins - 1)]
-        return numbers.masked_fill(special, torch.nan)
+        numbers = self.tokenizer.decode(tokens.clamp(0, self.n_bins - 1), first)
+        return numbers.masked_fill(tokens >= self.n_bins, torch.nan)
 
     def column_values(self, column: int) -> Tensor:
         """(V,) what the tokens of a column stand for."""
@@ -181,11 +184,14 @@ class TrajectoryTokens(nn.Module):
     def check_tokens(self, tokens: Tensor, column: int) -> None:
         """Raise ValueError unless all are bins of the column, or special tokens."""
         found = tokens.numpy() if tokens.device.type == "cpu" else tokens  # faster for few numbers
-        low, high = int(found.min()), int(found.max())
-        if low < 0 or high > self.hidden or self.legal(column) <= high < self.n_bins:
+        legal = self.legal(column)
+        unknown = (found < 0) | (found > self.hidden)
+        if legal < self.n_bins:
+            unknown = unknown | ((found >= legal) & (found < self.n_bins))
+        if bool(unknown.any()):
             raise ValueError(
-                f"unknown token for {self.describe(column)}: got {low} to {high}; known are 0 to "
-                f"{self.legal(column) - 1}, {self.stop} (stop) and {self.hidden} (hidden)"
+                f"unknown token for {self.describe(column)}: got {int(found[unknown][0])}; known "
+                f"are 0 to {legal - 1}, {self.stop} (stop) and {self.hidden} (hidden)"
             )
 
 

@@ -306,6 +306,9 @@ class TokenModel(ABC):
     window: int
     """most transitions, past and planned, of one sequence"""
 
+    rolls: bool = False
+    """whether sequences may grow beyond the window, for ever"""
+
     wants_goal: bool = False
     """whether ``begin`` must be given a goal"""
 

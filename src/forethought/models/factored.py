@@ -197,6 +197,11 @@ class FactoredTransformer(TokenTrajectoryModel):
             action_start=self.tokens.action_start,
         )
         self.map_features = None
+        if any(not 0 <= place < spaces.observation_dim for place in config.map_places):
+            raise ValueError(
+                f"model.map_places {config.map_places}: observations have dimensions 0 to "
+                f"{spaces.observation_dim - 1}"
+            )
         if config.map_places:
             self.map_encoder = None  # no vector for the whole map
             height, width = spaces.context_shape
@@ -245,5 +250,5 @@ class FactoredTransformer(TokenTrajectoryModel):
             cache=cache,
             crop=crop,
             expected=expected,
-            window=0 if self._rolls else self.window,
+            window=0 if self.rolls else self.window,
         )

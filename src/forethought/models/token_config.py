@@ -69,9 +69,15 @@ class TokenModelConfig(ModelConfig):
             )
         if not 0 <= self.hidden_share < 1:
             raise ValueError(f"model.hidden_share is {self.hidden_share}; use 0 up to below 1")
-        if self.band and self.positions != "rotary":
+        if self.band < 0 or self.action_weight < 0:
             raise ValueError(
-                "model.band needs model.positions rotary: learned positions cannot slide"
+                f"model.band {self.band} and model.action_weight {self.action_weight} must not be "
+                "negative"
+            )
+        if self.band and (self.positions != "rotary" or self.goal != "none"):
+            raise ValueError(
+                "model.band needs model.positions rotary, for learned positions cannot slide, and "
+                "model.goal none, for the goal in front would fall out of the band"
             )
         if self.return_token != "none" and not self.reward_token:
             raise ValueError("model.return_token needs model.reward_token: it follows the reward")

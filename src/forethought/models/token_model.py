@@ -43,6 +43,7 @@ class TokenTrajectoryModel(Model, TokenModel):
         super().__init__(spaces)
         self.config = config
         self.window = config.window
+        self.rolls = config.positions == "rotary" and config.band > 0
         self.wants_goal = config.goal != "none"
         self.tokens = TrajectoryTokens(
             spaces,
@@ -149,6 +150,8 @@ class TokenTrajectoryModel(Model, TokenModel):
     def targets(self, batch: Trajectory) -> tuple[Tensor, Tensor]:
         """Tokens (B, H, columns) and the weights of their losses, 0 where nothing is known."""
         layout = self.tokens
+        self._check_numbers("the batch", batch.observations)
+        self._check_numbers("the batch's actions", batch.actions)
         tokens = self.tokens.encode(batch)
         if bool((tokens == UNKNOWN).any()):
             raise ValueError(
@@ -210,6 +213,12 @@ class TokenTrajectoryModel(Model, TokenModel):
         expected: int = 0,
     ) -> SequenceState:
         self._check_bins()
+        self._check_known(history, observation, goal)
+        if self.training and self.config.dropout:
+            raise ValueError(
+                "this model is in training mode, so that dropout would disturb what it predicts; "
+                "call model.eval() first"
+            )
         device = self.tokens.tokenizer.edges.device
         if goal is not None and not self.wants_goal:
             raise ValueError("this model wants no goal (model.goal none); got one")
@@ -218,9 +227,8 @@ class TokenTrajectoryModel(Model, TokenModel):
         known = [self.tokens.encode_observations(observation.to(device))]
         if history is not None and history.horizon:
             if crop:
-                first = max(history.horizon - (crop - 1), 0)
-                history = _from_row(history, first)
-            if history.horizon >= self.window and not self._rolls:
+                history = history.rows_from(max(history.horizon - (crop - 1), 0))
+            if history.horizon >= self.window and not self.rolls:
                 raise ValueError(
                     f"sequence longer than the context: {history.horizon} past transitions and "
                     f"the present one; this model was trained on windows of {self.window}"
@@ -230,10 +238,38 @@ class TokenTrajectoryModel(Model, TokenModel):
         state.load_prefix(torch.cat(known, dim=1), self.neglected)
         return state
 
-    @property
-    def _rolls(self) -> bool:
-        """Whether sequences may grow for ever."""
-        return self.config.positions == "rotary" and self.config.band > 0
+    def _check_known(
+        self, history: Trajectory | None, observation: Tensor, goal: Tensor | None
+    ) -> None:
+        """Refuse what would be planned from silently: other batches, numbers that are none."""
+        if observation.ndim != 2:
+            raise ValueError(
+                f"observations are (batch, {self.spaces.observation_dim}); got shape "
+                f"{tuple(observation.shape)}"
+            )
+        self._check_numbers("the observation", observation, may_be_hidden=True)
+        if goal is not None:
+            self._check_numbers("the goal", goal, may_be_hidden=True)
+        sizes = {"goal": goal, "history": None if history is None else history.observations}
+        for name, given in sizes.items():
+            if given is not None and len(given) != len(observation):
+                raise ValueError(
+                    f"{len(observation)} observations, but a {name} of {len(given)} environments; "
+                    "give one for each"
+                )
+        if history is not None:
+            self._check_numbers("the history", history.observations, may_be_hidden=True)
+            self._check_numbers("the history's actions", history.actions)
+
+    def _check_numbers(self, what: str, values: Tensor, *, may_be_hidden: bool = False) -> None:
+        """Refuse infinities, and NaN where nothing can be hidden from this model."""
+        may_be_hidden = may_be_hidden and self.config.hidden_share > 0
+        wrong = values.isinf() if may_be_hidden else ~values.isfinite()
+        if bool(wrong.any()):
+            raise ValueError(
+                f"{what} has values that are not finite (NaN or infinity). NaN marks a hidden "
+                "dimension of an observation, for models trained with model.hidden_share above 0"
+            )
 
     def _check_bins(self) -> None:
         tokenizer = self.tokens.tokenizer
@@ -259,20 +295,3 @@ class TokenTrajectoryModel(Model, TokenModel):
         self, batch: int, condition: Condition, cache: bool, crop: int, expected: int
     ) -> SequenceState:
         """A state that has seen nothing but its condition."""
-
-
-def _from_row(trajectory: Trajectory, first: int) -> Trajectory:
-    """The rows of a batch of trajectories from ``first`` on."""
-    optional = {
-        name: None if tensor is None else tensor[:, first:]
-        for name, tensor in (
-            ("rewards", trajectory.rewards),
-            ("returns_to_go", trajectory.returns_to_go),
-        )
-    }
-    return Trajectory(
-        observations=trajectory.observations[:, first:],
-        actions=trajectory.actions[:, first:],
-        times=trajectory.times[first:],
-        **optional,
-    )

@@ -63,6 +63,8 @@ class SequenceState(TokenState):
         crop: int,
         expected: int,
     ) -> None:
+        if crop and not window:
+            raise ValueError(f"crop is {crop}; sequences that roll on for ever need none, use 0")
         if crop and not 2 <= crop <= window:
             raise ValueError(
                 f"crop is {crop} transitions; use 0 (refuse sequences longer than the context) or "

@@ -178,7 +178,7 @@ class TrajectoryTransformer(TokenTrajectoryModel):
             cache=cache,
             crop=crop,
             expected=expected,
-            window=0 if self._rolls else self.window,
+            window=0 if self.rolls else self.window,
         )
 
 

@@ -235,7 +235,11 @@ class BeamCache:
 
     def _forget(self) -> None:
         """Drop what is out of the band's reach."""
-        self._drop(bisect.bisect_left(self._body_places, self.length - self._band + 1))
+        oldest = self.length - self._band + 1
+        self._drop(bisect.bisect_left(self._body_places, oldest))
+        if count := bisect.bisect_left(self._prefix_places, oldest):
+            self._prefix = [given[:, :, :, count:].clone() for given in self._prefix]
+            self._prefix_places = self._prefix_places[count:]
 
     def _drop(self, count: int) -> None:
         """Do without the first tokens of all bodies."""

@@ -44,6 +44,9 @@ class BeamPlannerConfig(PlannerConfig):
     elites: int = 1
     """the first action is the mean over this many of the best sequences, as in the cross-entropy
     method; 1 = that of the best one. Continuous actions only"""
+    expected_action: bool = False
+    """search likelihood: each dimension of the first action is its expectation, given the best
+    sequence's dimensions before it, in place of its likeliest bin. Continuous actions only"""
     cache: bool = True
     """keep keys and values; without them every token is a pass over the whole sequence"""
     crop: int = 0
@@ -51,15 +54,29 @@ class BeamPlannerConfig(PlannerConfig):
     anew (released code); 0 = refuse"""
 
     def __post_init__(self) -> None:
-        if min(self.horizon, self.beam) < 1 or self.context < 0:
-            raise ValueError(
-                f"planner.horizon {self.horizon} and planner.beam {self.beam} must be at least 1, "
-                f"planner.context {self.context} not negative"
-            )
+        for name, least in (("horizon", 1), ("beam", 1), ("context", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(
+                    f"planner.{name} is {getattr(self, name)}; it must be at least {least}"
+                )
         if not 1 <= self.elites <= self.beam:
             raise ValueError(
-                f"planner.elites is {self.elites}; use 1 to {self.beam}, the sequences that are "
-                "kept (planner.beam)"
+                f"planner.elites is {self.elites}, but planner.beam keeps {self.beam} sequences; "
+                "give planner.elites too, at most as many"
+            )
+        if self.expected_action and (self.search != "likelihood" or self.elites > 1):
+            raise ValueError(
+                "planner.expected_action is for planner.search likelihood and planner.elites 1; "
+                f"got {self.search} and {self.elites}. With rewards, elites average actions."
+            )
+        if self.critic_value != "action" and not self.critic:
+            raise ValueError(
+                f"planner.critic_value {self.critic_value} needs planner.critic, whose it is"
+            )
+        if self.critic_value == "state" and self.horizon == 1:
+            raise ValueError(
+                "planner.critic_value state judges where actions lead, which a plan of one "
+                "transition does not show; use planner.horizon 2 or more, or critic_value action"
             )
 
     def build(self, model: Model) -> BeamPlanner:
@@ -87,18 +104,11 @@ class BeamPlanner(Planner):
         self._model = require(model, TokenModel, needed_by="BeamPlanner")
         self._layout = self._model.tokens
         self.context = config.context
-        needed = config.context + config.horizon
-        if needed > self._model.window and not config.crop:
+        self._check_length(config)
+        if (config.elites > 1 or config.expected_action) and self._layout.spaces.n_actions:
             raise ValueError(
-                f"planner.context {config.context} and planner.horizon {config.horizon} make "
-                f"sequences of {needed} transitions, longer than the context: the model was "
-                f"trained on windows of {self._model.window}. Use less of either, train on longer "
-                "windows, or set planner.crop."
-            )
-        if config.elites > 1 and self._layout.spaces.n_actions is not None:
-            raise ValueError(
-                f"planner.elites is {config.elites}, but the data has discrete actions, which have "
-                "no mean; use 1"
+                "the data has discrete actions, which have no mean; use planner.elites 1 and no "
+                "planner.expected_action"
             )
         if (critic is not None or config.critic) and config.search != "reward":
             raise ValueError(
@@ -106,8 +116,45 @@ class BeamPlanner(Planner):
             )
         if critic is None and config.critic:
             critic = load_critic(config.critic, self._layout.spaces, value=config.critic_value)
-            critic.check_discount(config.reward.discount)
         self.critic = critic
+        if config.search == "reward":
+            self._check_discount(config.reward.discount)
+
+    def _check_length(self, config: BeamPlannerConfig) -> None:
+        needed, window = config.context + config.horizon, self._model.window
+        if self._model.rolls:
+            if config.crop:
+                raise ValueError(
+                    f"planner.crop is {config.crop}, but this model's sequences roll on for ever "
+                    "(model.positions rotary, model.band); use 0"
+                )
+        elif config.crop and not 2 <= config.crop <= window:
+            raise ValueError(
+                f"planner.crop is {config.crop} transitions; use 0 (refuse sequences longer than "
+                f"the context) or 2 to {window}, the model's window"
+            )
+        elif needed > window and not config.crop:
+            raise ValueError(
+                f"planner.context {config.context} and planner.horizon {config.horizon} make "
+                f"sequences of {needed} transitions, longer than the context: the model was "
+                f"trained on windows of {window}. Use less of either, train on longer windows, or "
+                "set planner.crop."
+            )
+
+    def _check_discount(self, discount: float) -> None:
+        """Refuse a search that weighs rewards on the way unlike those that its values sum up."""
+        if isinstance(self.critic, ModelCritic):
+            self.critic.check_discount(discount)
+        elif (
+            self.critic is None
+            and self._layout.return_column is not None
+            and discount != self._layout.discount
+        ):
+            raise ValueError(
+                f"planner.reward.discount is {discount}, but the model's rewards-to-go are "
+                f"discounted by {self._layout.discount} (model.discount); set "
+                f"planner.reward.discount {self._layout.discount}"
+            )
 
     @torch.no_grad()
     def plan(
@@ -123,11 +170,12 @@ class BeamPlanner(Planner):
         began = time.perf_counter()
         with torch.inference_mode():  # without autograd's bookkeeping; what leaves is copied
             state, score, rewards = self._search(observation, goal, history, generator)
+            first, calls = self._first_action(state, score, observation, goal, history)
         best = rewards if rewards is None else rewards[:, 0].to(observation.device).clone()
-        trajectory = self._decode(state, observation, best)
+        trajectory = self._decode(state, observation, best, first)
         stats = {
             "arrival": torch.full((len(observation),), self.config.horizon),
-            "network_calls": state.network_calls,
+            "network_calls": state.network_calls + calls,
             "beams": state.beams,
             "scores": score.cpu().clone(),
             "seconds": time.perf_counter() - began,
@@ -144,14 +192,7 @@ class BeamPlanner(Planner):
     ) -> tuple[TokenState, Tensor, Tensor | None]:
         """The grown state, scores (batch, beams), and rewards (batch, beams, horizon) if known."""
         config, layout = self.config, self._layout
-        state = self._model.begin(
-            self._recent(history),
-            observation,
-            goal if self._model.wants_goal else None,
-            cache=config.cache,
-            crop=config.crop,
-            expected=config.horizon * layout.columns,
-        )
+        state = self._begin(observation, goal, history, config.horizon * layout.columns)
         if config.search == "likelihood":
             # the last transition ends with its action: with horizon 1, this is behavior cloning
             length = (config.horizon - 1) * layout.columns + layout.spaces.action_dim
@@ -168,6 +209,43 @@ class BeamPlanner(Planner):
         )
         return state, found.score, found.rewards
 
+    def _begin(
+        self, observation: Tensor, goal: Tensor | None, history: Trajectory | None, expected: int
+    ) -> TokenState:
+        return self._model.begin(
+            self._recent(history),
+            observation,
+            goal if self._model.wants_goal else None,
+            cache=self.config.cache,
+            crop=self.config.crop,
+            expected=expected,
+        )
+
+    def _first_action(
+        self,
+        state: TokenState,
+        score: Tensor,
+        observation: Tensor,
+        goal: Tensor | None,
+        history: Trajectory | None,
+    ) -> tuple[Tensor | None, int]:
+        """The first action (batch, A) where it is not the best sequence's, and network calls."""
+        layout, config = self._layout, self.config
+        tokens = state.tokens[..., : layout.spaces.action_dim]
+        if config.elites > 1:
+            found = (score[:, : config.elites] > -torch.inf).to(score)[..., None]
+            actions = layout.decode(tokens[:, : config.elites], first=layout.action_start)
+            return (actions * found).sum(dim=1) / found.sum(dim=1), 0
+        if not config.expected_action:
+            return None, 0
+        again = self._begin(observation, goal, history, layout.spaces.action_dim)
+        means = []
+        for column, token in enumerate(tokens[:, :1].unbind(dim=-1), start=layout.action_start):
+            probabilities = again.next_logits().softmax(dim=-1)[:, 0]
+            means.append(layout.tokenizer.expectation(probabilities, column))
+            again.append(token)
+        return torch.stack(means, dim=-1), again.network_calls
+
     def _critic_toward(self, goal: Tensor | None) -> Critic | None:
         return self.critic.toward(goal) if isinstance(self.critic, ModelCritic) else self.critic
 
@@ -175,19 +253,18 @@ class BeamPlanner(Planner):
         """The last ``context`` transitions, and the episode's context."""
         if history is None or history.horizon <= self.config.context:
             return history
-        last = slice(history.horizon - self.config.context, None)
-        rewards = None if history.rewards is None else history.rewards[:, last]
-        return Trajectory(
-            observations=history.observations[:, last],
-            actions=history.actions[:, last],
-            times=history.times[last],
-            rewards=rewards,
-            context=history.context,
-        )
+        return history.rows_from(history.horizon - self.config.context)
 
-    def _decode(self, state: TokenState, observation: Tensor, rewards: Tensor | None) -> Trajectory:
-        """The best sequence (batch, horizon, dim); its first observation is the present one, and
-        after a predicted end of the episode, which the mask shows, the last one is repeated."""
+    def _decode(
+        self,
+        state: TokenState,
+        observation: Tensor,
+        rewards: Tensor | None,
+        first_action: Tensor | None,
+    ) -> Trajectory:
+        """The best sequence (batch, horizon, dim); its first observation is the present one, its
+        first action ``first_action`` if given. After a predicted end of the episode, which the
+        masks show, the last observation and action are repeated."""
         layout, horizon = self._layout, self.config.horizon
         tokens = state.tokens[:, 0]
         wanted = horizon * layout.columns - layout.action_start
@@ -199,21 +276,16 @@ class BeamPlanner(Planner):
         observations[:, 0] = observation
         stopped = (table[..., : layout.action_start] == layout.stop).any(dim=-1)
         live = ~stopped.cummax(dim=-1).values.to(observation.device)  # rows before a predicted end
-        actions = numbers[..., layout.action_start : layout.action_end]
-        if self.config.elites > 1:
-            actions = torch.cat([self._mean_action(state).to(actions)[:, None], actions[:, 1:]], 1)
+        actions = numbers[..., layout.action_start : layout.action_end].clone()
+        if first_action is not None:
+            actions[:, 0] = first_action.to(actions)
         row = torch.arange(horizon, device=live.device)
-        last = torch.minimum(row, live.sum(dim=-1, keepdim=True) - 1)
+        last = torch.minimum(row, live.sum(dim=-1, keepdim=True) - 1)[..., None]
         return Trajectory(
-            observations=observations.gather(1, last[..., None].expand_as(observations)),
-            actions=actions,
+            observations=observations.gather(1, last.expand_as(observations)),
+            actions=actions.gather(1, last.expand_as(actions)),
             times=torch.arange(horizon),
             rewards=rewards,
             observation_mask=live,
+            action_mask=live,
         )
-
-    def _mean_action(self, state: TokenState) -> Tensor:
-        """(batch, A): the first actions of the elites, averaged."""
-        layout = self._layout
-        tokens = state.tokens[:, : self.config.elites, : layout.spaces.action_dim]
-        return layout.decode(tokens, first=layout.action_start).mean(dim=1)

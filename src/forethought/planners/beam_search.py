@@ -8,8 +8,9 @@ the sequences with the highest estimate of
     sum_{k<=t} discount^k r_k + discount^(t+1) V_t                  (V_t starts after r_t)
 
 are kept, so that no reward counts twice. A critic Q(s_t, a_t) can stand for R_t (Section 4.4).
-Rewards and rewards-to-go are expectations under the model's full distributions; the stop token's
-mass adds nothing, so that a predicted end lowers the value of what is good (as in released code).
+Rewards and rewards-to-go are expectations under the model's full distributions. After a sampled
+stop token a sequence has no more of either. Differs from released code, which lets every column
+predict the end and drops that mass from the expectations, so that a likely end lowers the value.
 """
 
 from __future__ import annotations
@@ -95,9 +96,8 @@ def beam_search(state: TokenState, n_bins: int, length: int, width: int) -> Tens
 
 @dataclass
 class Imagined:
-    """What a search for rewards has found: (batch, beams) scores; (batch, beams, horizon) rewards;
-    (batch, beams, horizon) places of the transitions' first tokens are regular, so tokens are read
-    from the state."""
+    """What a search for rewards has found, best first: scores (batch, beams), -inf for places that
+    no sequence deserved, and rewards (batch, beams, horizon). The tokens are in the state."""
 
     score: Tensor
     rewards: Tensor
@@ -187,12 +187,10 @@ class _Search:
         return estimate.masked_fill(self.ended, 0.0)
 
     def _estimate(self, probabilities: Tensor, column: int) -> Tensor:
-        values = self.layout.column_values(column)
+        tokenizer = self.layout.tokenizer
         if self.settings.estimate == "mean":
-            return probabilities @ values.to(probabilities)
-        mass = probabilities.cumsum(dim=-1)
-        below = mass < self.settings.percentile * mass[..., -1:]
-        return values[below.sum(dim=-1).clamp(max=len(values) - 1)]
+            return tokenizer.expectation(probabilities, column)
+        return tokenizer.percentile(probabilities, self.settings.percentile, column)
 
     def ask(self, critic: Critic, observation: Tensor | None) -> Tensor:
         """The critic's value (batch, beams) of the transition just sampled."""
@@ -221,14 +219,14 @@ class _Search:
         return self.total + discount ** (t + 1) * to_go
 
     def keep(self, score: Tensor, reward: Tensor | None, width: int) -> None:
-        """Keep the ``width`` best sequences, best first."""
+        """Keep the ``width`` best sequences, best first; those without a finite score stay last."""
         usable = score.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
-        kept = min(width, int((usable > -torch.inf).sum(dim=1).min()))
-        _refuse_empty(kept)
-        self.best, chosen = usable.topk(kept, dim=1)
+        self.best, chosen = usable.topk(min(width, usable.shape[1]), dim=1)
+        _refuse_empty(int((self.best[:, 0] > -torch.inf).all()))
         new = torch.zeros_like(score) if reward is None else reward
         self.rewards = torch.cat([self.rewards, new[..., None]], dim=-1)
         self._select(chosen)
+        self.total = self.total.masked_fill(self.best == -torch.inf, -torch.inf)
 
     def _select(self, indices: Tensor) -> None:
         env = torch.arange(len(indices), device=indices.device)[:, None]
@@ -285,7 +283,7 @@ def _least_kept(probabilities: Tensor, cut_offs: CutOffs) -> Tensor:
 def _sorted(values: Tensor) -> Tensor:
     """Ascending; NumPy sorts without indices, and several times faster on a CPU."""
     if values.device.type == "cpu":
-        return torch.from_numpy(np.sort(values.numpy(), axis=-1))
+        return torch.from_numpy(np.sort(values.detach().numpy(), axis=-1))
     return values.sort(dim=-1).values
 
 

@@ -9,6 +9,7 @@ of steps; sigma is in environment units, but observations are normalized, which 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 from forethought.config import Experiment, ModelConfig, TrainConfig
@@ -115,10 +116,10 @@ def task(name: str, kind: str) -> Experiment:
 
 
 for _kind in ("flow", "gan", "td", "td2"):
-    recipes.register(f"gamma/linear-{_kind}")(lambda kind=_kind: linear(kind))
+    recipes.register(f"gamma/linear-{_kind}")(partial(linear, _kind))
 for _task in TASKS:
     for _kind in ("flow", "gan", "td2", "td2-all"):
-        recipes.register(f"gamma/{_task}-{_kind}")(lambda name=_task, kind=_kind: task(name, kind))
+        recipes.register(f"gamma/{_task}-{_kind}")(partial(task, _task, _kind))
 
 
 @recipes.register("gamma/pendulum-flow-thesis")

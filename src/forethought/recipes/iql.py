@@ -22,7 +22,9 @@ that. ``bc/...``: behavior cloning.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from forethought.agents.bc import BCConfig
 from forethought.agents.iql import IQLConfig
@@ -61,7 +63,7 @@ def iql_experiment(task: str, layout: str) -> Experiment:
 
 
 def locomotion(task: str, quality: str) -> Experiment:
-    """IQL on one of the data sets of ``datasets/locomotion.py``."""
+    """IQL on locomotion data."""
     experiment = iql_experiment("maze", "umaze")
     return replace(
         experiment,
@@ -98,19 +100,18 @@ def clone(experiment: Experiment) -> Experiment:
     )
 
 
+def cloned(build: Callable[..., Experiment], *names: str) -> Experiment:
+    """Behavior cloning on the data of the IQL recipe with the same name."""
+    return clone(build(*names))
+
+
 for _layout in ("medium", "large"):
-    recipes.register(f"iql/maze-{_layout}-stitch")(lambda layout=_layout: stitch(layout))
-    recipes.register(f"bc/maze-{_layout}-stitch")(lambda layout=_layout: clone(stitch(layout)))
+    recipes.register(f"iql/maze-{_layout}-stitch")(partial(stitch, _layout))
+    recipes.register(f"bc/maze-{_layout}-stitch")(partial(cloned, stitch, _layout))
 for _task in TASKS:
     for _quality in QUALITIES:
-        recipes.register(f"iql/{_task}-{_quality}")(
-            lambda names=(_task, _quality): locomotion(*names)
-        )
-        recipes.register(f"bc/{_task}-{_quality}")(
-            lambda names=(_task, _quality): clone(locomotion(*names))
-        )
+        recipes.register(f"iql/{_task}-{_quality}")(partial(locomotion, _task, _quality))
+        recipes.register(f"bc/{_task}-{_quality}")(partial(cloned, locomotion, _task, _quality))
 for _task in ("maze", "multi"):
     for _layout in LAYOUTS:
-        recipes.register(f"iql/{_task}-{_layout}")(
-            lambda task=_task, layout=_layout: iql_experiment(task, layout)
-        )
+        recipes.register(f"iql/{_task}-{_layout}")(partial(iql_experiment, _task, _layout))

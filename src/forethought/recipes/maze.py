@@ -11,6 +11,7 @@ step, is what ``data.identify`` measures in the log (a test compares).
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from forethought.config import ControlConfig, Experiment, PursuitConfig, TrainConfig
 from forethought.models.base import SamplerConfig
@@ -142,5 +143,5 @@ def maze_large() -> Experiment:
 
 
 for _layout in _HORIZONS:
-    recipes.register(f"diffuser/maze-{_layout}-thesis")(lambda layout=_layout: _thesis(layout))
-    recipes.register(f"diffuser/maze-{_layout}-released")(lambda layout=_layout: _released(layout))
+    recipes.register(f"diffuser/maze-{_layout}-thesis")(partial(_thesis, _layout))
+    recipes.register(f"diffuser/maze-{_layout}-released")(partial(_released, _layout))

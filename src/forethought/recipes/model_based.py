@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from forethought.agents.gamma_mve import GammaMVEConfig
 from forethought.agents.mbpo import MBPOConfig
@@ -57,7 +58,7 @@ def updated_often(task: str) -> Experiment:
 
 
 def model_based(agent: str, task: str) -> Experiment:
-    """``agent`` in place of that SAC."""
+    """SAC with a model: the agent's in place of the SAC of ``sac-often/TASK``."""
     experiment = updated_often(task)
     sac = experiment.model
     assert isinstance(sac, SACConfig), "it is one"
@@ -68,8 +69,6 @@ def model_based(agent: str, task: str) -> Experiment:
 
 for _agent in AGENTS:
     for _task in TASKS:
-        recipes.register(f"{_agent}/{_task}")(
-            lambda agent=_agent, task=_task: model_based(agent, task)
-        )
+        recipes.register(f"{_agent}/{_task}")(partial(model_based, _agent, _task))
 for _task in UPDATES_PER_STEP:
-    recipes.register(f"sac-often/{_task}")(lambda task=_task: updated_often(task))
+    recipes.register(f"sac-often/{_task}")(partial(updated_often, _task))

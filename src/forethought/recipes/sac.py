@@ -10,6 +10,7 @@ critics, and no more steps than the task needs. The agents with a model contain 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from forethought.agents.sac import SACConfig
 from forethought.config import Experiment, OnlineConfig, TrainConfig
@@ -44,13 +45,13 @@ def sac_experiment(
 
 
 def locomotion(task: str) -> Experiment:
-    """Hopper, Walker2d, HalfCheetah."""
+    """SAC in Hopper, Walker2d or HalfCheetah."""
     online = OnlineConfig(n_envs=2, steps_per_update=2.0, evaluate_every=20_000)
     return sac_experiment(task, SACConfig(), online, steps=500_000)
 
 
 def small_task(task: str, *, normalize: bool = False) -> Experiment:
-    """The tasks of thesis Chapter 3."""
+    """SAC in a task of thesis Chapter 3."""
     online = OnlineConfig(
         random_steps=1_000,
         buffer_size=200_000,
@@ -67,7 +68,7 @@ SMALL_SAC = {"pendulum": SACConfig(width=64, critic_layer_norm=True, reward_scal
 
 
 def learning_curve(task: str, *, steps: int | None = None, updates_per_step: int = 1) -> Experiment:
-    """``small_task`` at the size of Figure 3.5, evaluated twenty times or more."""
+    """SAC at the size of Figure 3.5, evaluated twenty times or more."""
     experiment = small_task(task, normalize=task == "mountain-car")
     assert experiment.online is not None, "small tasks learn online"
     random_steps = 1_000 if task == "mountain-car" else 200
@@ -88,9 +89,7 @@ def learning_curve(task: str, *, steps: int | None = None, updates_per_step: int
 
 
 for _task in ("hopper", "walker2d", "halfcheetah"):
-    recipes.register(f"sac/{_task}")(lambda task=_task: locomotion(task))
+    recipes.register(f"sac/{_task}")(partial(locomotion, _task))
 for _task in ("pendulum", "acrobot", "mountain-car", "reacher"):
-    recipes.register(f"sac/{_task}")(
-        lambda task=_task: small_task(task, normalize=task == "mountain-car")
-    )
-    recipes.register(f"sac-small/{_task}")(lambda task=_task: learning_curve(task))
+    recipes.register(f"sac/{_task}")(partial(small_task, _task, normalize=_task == "mountain-car"))
+    recipes.register(f"sac-small/{_task}")(partial(learning_curve, _task))

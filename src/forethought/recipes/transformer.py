@@ -1,4 +1,4 @@
-"""Trajectory Transformers for the locomotion data, and the settings as printed and as released.
+"""Trajectory Transformers: locomotion, four rooms, MultiRoom, short walks in a maze.
 
 ``transformer/TASK-QUALITY``: the factored model with quantile bins, 4 to 30 minutes of one core;
 ``-uniform`` has uniform bins, ``-flat`` the flat model with windows of 20 transitions. Tokens are
@@ -14,12 +14,12 @@ reward tokens, and its planner looks for the likeliest plan (Algorithm 4).
 beam 32 and 12 steps were no better at ten times the cost). It plans by its own
 reward-to-go; ``--planner.critic PATH`` lets the Q of an IQL checkpoint lead instead.
 
-Where the thesis is silent (context of a window, dropout's place, clipping), the released code
-(jannerm/trajectory-transformer, 8834a6e) completes it.
+``-thesis`` and ``-released``, the settings as printed and as published: ``transformer_published``.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from forethought.config import ControlConfig, Experiment, TrainConfig
@@ -34,57 +34,6 @@ from forethought.registry import recipes
 TASKS = ("hopper", "walker2d", "halfcheetah")
 QUALITIES = ("medium", "medium-replay", "medium-expert", "expert")
 VARIANTS = ("", "-uniform", "-flat", "-flat-uniform")
-
-THESIS_MODEL = TransformerConfig(
-    context=5, horizon=15, head="shared", return_token="with_reward", dropout=0.1
-)
-"""Appendix B.1; windows as long as context and horizon of B.5 together"""
-
-THESIS_PLANNER = BeamPlannerConfig(
-    beam=256, horizon=15, context=5, reward=RewardSearch(expand=2, actions=CutOffs(top=20))
-)
-"""Appendix B.5: width 256, greedy observations, actions from the likeliest 20 tokens"""
-
-RELEASED_MODEL = TransformerConfig(
-    context=5,
-    horizon=5,
-    head="per_column",
-    return_token="without_reward",
-    hide_returns=True,
-    stop_token=True,
-    terminal_reward="replace",
-    terminal_amount=-100.0,
-    action_weight=5.0,
-    dropout=0.1,
-    dropout_at="everywhere",
-)
-"""windows of 10 transitions"""
-
-RELEASED_PLANNER = BeamPlannerConfig(
-    beam=128,
-    horizon=15,
-    context=4,
-    reward=RewardSearch(expand=2, actions=CutOffs(cdf=0.6)),
-    crop=5,
-)
-"""Differs from the released code: sequences slide when they outgrow the window of 10 transitions,
-not at 5. ``TransformerConfig(context=4, horizon=1)`` slides at 5."""
-
-
-def thesis_training(steps: int, seed: int = 0) -> TrainConfig:
-    """Appendix B.1: Adam, rate 2.5e-4 after 2,000 steps of warm-up, batch 256; 80 epochs are
-    ``80 * windows / 256`` steps."""
-    return TrainConfig(
-        steps=steps,
-        batch_size=256,
-        learning_rate=2.5e-4,
-        weight_decay=0.1,
-        betas=(0.9, 0.95),
-        warmup_steps=2_000,
-        max_gradient_norm=1.0,
-        ema_decay=0.0,
-        seed=seed,
-    )
 
 
 def training(steps: int, *, batch_size: int, learning_rate: float) -> TrainConfig:
@@ -125,7 +74,7 @@ _IMITATION: dict[str, Any] = {"reward_token": False, "return_token": "none"}
 
 
 def locomotion(task: str, quality: str, variant: str = "") -> Experiment:
-    """A Trajectory Transformer on one of the data sets of ``datasets/locomotion.py``."""
+    """A Trajectory Transformer on locomotion data."""
     imitates, is_flat = quality == "expert", "flat" in variant
     settings = _SMALL | (_IMITATION if imitates else _OFFLINE)
     settings["tokenizer"] = "uniform" if "uniform" in variant else "quantile"
@@ -140,7 +89,7 @@ def locomotion(task: str, quality: str, variant: str = "") -> Experiment:
         train=training(
             _steps(task, imitates=imitates, is_flat=is_flat),
             batch_size=16 if is_flat else 64,
-            learning_rate=6e-4 if is_flat else 3e-3,
+            learning_rate=3e-3,
         ),
         planner=_planner(task, quality, is_flat=is_flat),
         control=RECEDING,
@@ -182,7 +131,7 @@ for _task in TASKS:
     for _quality in QUALITIES:
         for _variant in VARIANTS:
             recipes.register(f"transformer/{_task}-{_quality}{_variant}")(
-                lambda names=(_task, _quality, _variant): locomotion(*names)
+                partial(locomotion, _task, _quality, _variant)
             )
 
 
@@ -213,7 +162,7 @@ _GOALS: dict[str, Any] = _IMITATION | {
 
 @recipes.register("transformer/four-rooms")
 def four_rooms() -> Experiment:
-    """Thesis Figure 4.6."""
+    """A Trajectory Transformer that reaches goals in four rooms (thesis Figure 4.6)."""
     # a short history: the way it came says much about the next action, but what counts is the goal
     model = TransformerConfig(context=1, horizon=4, width=64, tokenizer="uniform", **_GOALS)
     return goals("four-rooms", model, steps=5_000, horizon=3)
@@ -221,7 +170,7 @@ def four_rooms() -> Experiment:
 
 @recipes.register("transformer/multiroom")
 def multiroom() -> Experiment:
-    """On maps never seen, which come through a convolutional network (thesis Appendix B.6)."""
+    """A Trajectory Transformer for maps never seen, which it is shown (thesis Appendix B.6)."""
     model = FactoredTransformerConfig(
         context=4,
         horizon=20,
@@ -259,4 +208,4 @@ def stitch(layout: str) -> Experiment:
 
 
 for _layout in ("medium", "large"):
-    recipes.register(f"transformer/maze-{_layout}-stitch")(lambda layout=_layout: stitch(layout))
+    recipes.register(f"transformer/maze-{_layout}-stitch")(partial(stitch, _layout))
