@@ -129,6 +129,7 @@ IMITATION = {
     "data-hopper": fake_row(80.0, 200, steps=200_000, falls=0.1),
     "behavior-hopper": fake_row(80.0),
     "tt-hopper": fake_row(100.0, ms=30.0),
+    "tt-bins-walker2d": fake_row(60.0, ms=30.0),
 }
 PARTS = {"table-4-1": TABLE, "imitation": IMITATION}
 TOLD = {

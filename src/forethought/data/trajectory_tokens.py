@@ -9,7 +9,7 @@ and V + 1 for "hidden".
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -183,7 +183,8 @@ class TrajectoryTokens(nn.Module):
 
     def check_tokens(self, tokens: Tensor, column: int) -> None:
         """Raise ValueError unless all are bins of the column, or special tokens."""
-        found = tokens.numpy() if tokens.device.type == "cpu" else tokens  # faster for few numbers
+        # NumPy is faster for few numbers
+        found: Any = tokens.numpy() if tokens.device.type == "cpu" else tokens
         legal = self.legal(column)
         unknown = (found < 0) | (found > self.hidden)
         if legal < self.n_bins:

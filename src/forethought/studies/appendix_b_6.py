@@ -24,7 +24,7 @@ from forethought.policy import ContextObserver
 from forethought.registry import recipes, studies
 from forethought.rollout import Evaluation, evaluate
 from forethought.studies.base import Part, Study, StudySettings
-from forethought.studies.figure_4_6 import reach_goals, reached_table
+from forethought.studies.figure_4_6 import explain_paths, reach_goals, reached_table
 from forethought.studies.iql_rows import open_dataset
 from forethought.studies.rows import row_of
 
@@ -132,6 +132,8 @@ def plot(parts: Mapping[str, Any]) -> dict[str, Figure]:
         panel.axis("off")
     for panel, episode in zip(panels, shown, strict=False):
         _draw(panel, episode)
+    figure.suptitle(f"{parts['planner']['method']}: its first ways and all that fail", fontsize=9)
+    explain_paths(figure)
     return {"ways": figure}
 
 

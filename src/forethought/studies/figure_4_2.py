@@ -16,6 +16,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -40,6 +41,7 @@ from forethought.studies.prediction_setup import (
 
 SAMPLES = 5  # kept of each
 EVERY = 10  # steps between bodies drawn
+COLUMNS = 4  # of panels of angles
 ROWS = {
     "truth": ("the policy, simulated", INK),
     "transformer": ("transformer", "#2f6690"),
@@ -147,7 +149,7 @@ def plot(parts: Mapping[str, Any]) -> dict[str, Figure]:
 
 
 def _draw_bodies(task: str, found: Mapping[str, Any]) -> Figure:
-    figure = Figure(figsize=(3.9 * len(found), 4.4), dpi=130, layout="compressed")
+    figure = Figure(figsize=(3.9 * len(found), 3.4), dpi=130, layout="constrained")
     axes = figure.subplots(1, len(found), sharex=True, sharey=True, squeeze=False)[0]
     for axis, (key, part) in zip(axes, found.items(), strict=True):
         label, color = ROWS[key]
@@ -156,6 +158,8 @@ def _draw_bodies(task: str, found: Mapping[str, Any]) -> Figure:
         axis.set(aspect="equal", xlabel=f"way (m), a body every {EVERY} steps")
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("height (m)")
+    lines = [Line2D([], [], color=INK, ls=style, lw=0.9) for style in ("-", "--")]
+    figure.legend(lines, ["head", "feet"], loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 
@@ -175,8 +179,12 @@ def _draw_row(axis: Axes, part: Mapping[str, Any], color: str) -> None:
 
 def _draw_angles(task: str, found: Mapping[str, Any]) -> Figure:
     count = len(next(iter(found.values()))["angles"][0][0])
-    figure = Figure(figsize=(2.6 * count, 2.6), dpi=130, layout="constrained")
-    axes = figure.subplots(1, count, sharex=True, squeeze=False)[0]
+    rows = -(-count // COLUMNS)
+    figure = Figure(figsize=(2.8 * COLUMNS, 2.4 * rows), dpi=130, layout="constrained")
+    panels = figure.subplots(rows, COLUMNS, squeeze=False)
+    axes = panels.flatten()[:count]
+    for spare in panels.flatten()[count:]:
+        spare.axis("off")
     for key, part in found.items():
         label, color = ROWS[key]
         for sample, angles in enumerate(part["angles"]):
@@ -191,8 +199,9 @@ def _draw_angles(task: str, found: Mapping[str, Any]) -> Figure:
             values = np.concatenate([np.array(each)[:, index] for each in part["angles"]])
             middle, reach = (values.max() + values.min()) / 2, max(np.ptp(values), 0.1)
             axis.set_ylim(middle - 1.5 * reach, middle + 1.5 * reach)
-    axes[0].set_ylabel(f"{task}: angle (rad)", fontsize=9)
-    axes[0].legend(fontsize=7, frameon=False)
+    for axis in panels[:, 0]:
+        axis.set_ylabel(f"{task}: angle (rad)", fontsize=9)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
 

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -126,7 +127,9 @@ def _draw(task: str, part: Mapping[str, Any]) -> Figure:
     columns, start = part["columns"], part["action_start"]
     for axis, (kind, each) in zip(axes, part["maps"].items(), strict=True):
         table = np.array(each["thousandths"]) / SCALE
-        axis.imshow(np.sqrt(table), cmap="Blues", vmin=0, interpolation="nearest", aspect="equal")
+        norm = PowerNorm(0.5, vmin=0, vmax=table.max())
+        mesh = axis.imshow(table, cmap="Blues", norm=norm, interpolation="nearest", aspect="equal")
+        figure.colorbar(mesh, ax=axis, shrink=0.7, label="mean attention weight")
         rows = len(table) // columns
         for row in range(rows):
             for at, color in ((row * columns, INK), (row * columns + start, MUTED)):
@@ -136,7 +139,8 @@ def _draw(task: str, part: Mapping[str, Any]) -> Figure:
         names = [f"t{row - rows + 1:+d}" if row < rows - 1 else "t" for row in range(rows)]
         axis.set_xticks(places, names)
         axis.set_yticks(places, names)
-        axis.set(xlabel="attends to", ylabel="prediction of")
+        axis.set(xlabel="attends to (dark lines: transitions; light: their actions)")
+        axis.set_ylabel("prediction of")
         title = f"{task}: most {'Markov' if kind == 'markov' else 'striped'}"
         axis.set_title(
             f"{title} (layer {each['layer']}, head {each['head']})", fontsize=10, color=INK

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from torch import Tensor
 
 from forethought.checkpoint import load_config, load_model
@@ -138,8 +139,22 @@ def plot(parts: Mapping[str, Any]) -> dict[str, Figure]:
                 panel.plot(*np.stack([start, end]).T, color=color, alpha=shade, lw=1.5)
             panel.plot(*path[0], "o", ms=5, mfc="white", mec=INK, mew=1.2, zorder=3)
             panel.plot(*shown["goal"], "o", ms=5, mfc="#e8743b", mec="none", zorder=3)
-        panel.set_title(parts[name]["method"], loc="left", fontsize=9)
+        reached = f"{parts[name]['success_rate']:.1%} of {parts[name]['n']} reached"
+        panel.set_title(f"{parts[name]['method']}\n{reached}", fontsize=9)
+    explain_paths(figure)
     return {"paths": figure}
+
+
+def explain_paths(figure: Figure) -> None:
+    """A key of starts, goals, and ways that arrive or fail."""
+    marks = {
+        "start": {"marker": "o", "ls": "", "mfc": "white", "mec": INK, "mew": 1.2},
+        "goal": {"marker": "o", "ls": "", "mfc": "#e8743b", "mec": "none"},
+        "way that arrives": {"color": "#3d6fb4", "lw": 2},
+        "way that fails": {"color": "#c8323c", "lw": 2},
+    }
+    handles = [Line2D([], [], label=label, **style) for label, style in marks.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
 
 
 def draw_rooms(axis: Any) -> None:

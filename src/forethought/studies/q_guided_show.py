@@ -239,13 +239,14 @@ def _bar(axes: Axes, place: int, row: Row, color: str) -> None:
 
 def _figure_paths(value: Mapping[str, Any], drawn: Sequence[tuple[str, Row]]) -> Figure:
     layout = Layout.parse(value["layout"])
-    figure = Figure(figsize=(3.0 * (len(drawn) + 1), 3.6), dpi=150, layout="constrained")
+    height = 3.0 * layout.shape[0] / layout.shape[1] + 0.7
+    figure = Figure(figsize=(3.0 * (len(drawn) + 1), height), dpi=150, layout="constrained")
     panels: list[Axes] = list(np.atleast_1d(figure.subplots(1, len(drawn) + 1)))
     draw_maze(panels[0], layout)
     values = np.array(value["values"], dtype=float)
     rows, columns = (0.1 * np.arange(size + 1) - 0.7 for size in values.shape)
     mesh = panels[0].pcolormesh(columns, rows, values, cmap="viridis", zorder=1)
-    figure.colorbar(mesh, ax=panels[0], shrink=0.75)
+    figure.colorbar(mesh, ax=panels[0], shrink=0.75, label="value")
     panels[0].set_title("V of IQL, at rest", fontsize=9)
     for axes, (key, row) in zip(panels[1:], drawn, strict=True):
         draw_maze(axes, layout)
@@ -253,4 +254,5 @@ def _figure_paths(value: Mapping[str, Any], drawn: Sequence[tuple[str, Row]]) ->
         draw_ends(axes, row["paths"][0][0], layout.target)
         label = textwrap.fill(ROWS[key][0], 34)
         axes.set_title(f"{label}\n{success_text(row)} % reach", fontsize=8)
+    figure.supxlabel("ways: blue at first, orange at last", fontsize=8)
     return figure

@@ -130,6 +130,8 @@ def search_text(row: Row) -> str:
     if planner["search"] == "reward":
         text += f", {planner['reward']['expand']} expansions"
     text += f", context {planner['context']}, a plan every step"
+    if planner.get("expected_action"):
+        text += ", the first action as expected"
     for key, how in (("plan_ms", "side by side"), ("alone_ms", "alone")):
         times = row["protocol"].get(key, {})
         milliseconds = times.get("median", times.get("core"))
