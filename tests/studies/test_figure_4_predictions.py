@@ -148,5 +148,5 @@ def test_bodies_and_maps_are_drawn_from_parts():
     table = {"layer": 1, "head": 2, "thousandths": [[10] * 69] * 70}
     maps = {"windows": 4, "columns": 14, "action_start": 11, "heads": [head]}
     parts = {"hopper-heads": {**maps, "maps": {"markov": table, "striped": table}}}
-    assert len(figure_4_4.plot(parts)["hopper"].axes) == 2
+    assert len(figure_4_4.plot(parts)["hopper"].axes) == 4, "two maps, each with its scale"
     assert "| 1 | 2 | 50.0 % | 10.0 % | 20.0 % | 20.0 % |" in figure_4_4.markdown(parts)
