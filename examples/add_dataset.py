@@ -1,8 +1,7 @@
 """Add a data set: one registered, seeded function that returns an EpisodeDataset.
 
 Episodes may come from anywhere: your logs, an importer, or a scripted controller as here. From then
-    on
-the name works everywhere: ``forethought train --data`` takes the folder that ``save`` writes.
+on the name works everywhere: ``forethought train --data`` takes the folder that ``save`` writes.
 """
 
 import tempfile

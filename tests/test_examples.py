@@ -1,5 +1,6 @@
 """Every example is short and runs as a script."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -27,3 +28,10 @@ def test_guide_example_slows_the_plan_down():
         float(line.split()[-2]) for line in done.stdout.splitlines() if "planned speed" in line
     )
     assert guided < free
+
+
+def test_transformer_example_earns_more_than_its_logs():
+    command = [sys.executable, str(ROOT / "examples" / "plan_with_transformer.py")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    planned, logged = re.findall(r"\d+\.\d", done.stdout.splitlines()[-1])
+    assert float(planned) > 1.2 * float(logged)

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import gymnasium
+import numpy as np
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import Progress
@@ -134,6 +135,12 @@ def train(
         _train_online(experiment, out, str(found), resume, console)
         return
     dataset = open_data(experiment, data, console)
+    window, longest = getattr(experiment.model, "window", 0), int(np.diff(dataset.starts).max()) - 1
+    if window > longest:
+        console.print(
+            f"windows of {window} transitions, but the longest episode has {longest}: the rest is "
+            "padding, which costs time; see model.context and model.horizon"
+        )
     console.print(f"training {experiment.name} for {experiment.train.steps:,} steps into {out}")
     train_experiment(experiment, dataset, out, device=found, resume=resume)
     words = "" if experiment.planner is None else " --episodes 100"

@@ -90,7 +90,7 @@ def evaluate_checkpoint(
     if settings.multi and "maze2d-" not in experiment.env:
         raise ValueError(f"--multi is for maze2d tasks; this checkpoint's is {experiment.env}")
     env_id = experiment.env.replace("maze2d-", "multi2d-") if settings.multi else experiment.env
-    _check_env(env_id, config)
+    env_id = _find_env(env_id, config)
     _check_critic(getattr(planner, "critic", ""), experiment)
     model = load_model(path).to(find_device(settings.device))
     policy = make_policy(model, planner, control)
@@ -160,7 +160,8 @@ def _run(
         )
 
 
-def _check_env(env_id: str, config: dict[str, Any]) -> None:
+def _find_env(env_id: str, config: dict[str, Any]) -> str:
+    """The id in Gymnasium's registry, what registers it imported; refuse what does not fit."""
     module, has_module, name = env_id.rpartition(":")
     if has_module and str(Path.cwd()) not in sys.path:  # Gymnasium imports the module
         sys.path.insert(0, str(Path.cwd()))
@@ -173,7 +174,7 @@ def _check_env(env_id: str, config: dict[str, Any]) -> None:
             + ". Name one of your own MODULE:ID, MODULE being what registers it with Gymnasium: "
             "a file in this folder, without .py, or an installed package"
         )
-    env = gymnasium.make(env_id, disable_env_checker=True)
+    env = gymnasium.make(name, disable_env_checker=True)
     shape, dim = env.observation_space.shape, config["spaces"].observation_dim
     env.close()
     if shape != (dim,):
@@ -181,6 +182,7 @@ def _check_env(env_id: str, config: dict[str, Any]) -> None:
             f"{env_id} has observations of shape {shape}; this checkpoint was trained on "
             f"observations of {dim} dimensions"
         )
+    return name
 
 
 def _check_critic(path: str, experiment: Experiment) -> None:

@@ -373,3 +373,11 @@ def test_summary_prints_on_a_narrow_console_and_for_constant_rewards():
     text = console.export_text()
     assert "a [bold] claim" in text and "observations[2]" in text
     assert summary.text_histogram([0, 1, 50, 100]) == " ▁▄█"
+
+
+@pytest.mark.parametrize(("given", "kept"), [(np.float64, np.float32), (np.int64, np.int64)])
+def test_numbers_are_single_precision_and_choices_whole(given, kept):
+    rows = np.arange(8.0).reshape(4, 2)
+    data = EpisodeDataset.from_episodes([Episode(rows, rows[1:, :1].astype(given), rows[1:, 0])])
+    assert data.observations.dtype == data.rewards.dtype == np.float32
+    assert data.actions.dtype == kept

@@ -292,6 +292,18 @@ def test_ogbench_file_comes_back_without_rewards(tmp_path):
     assert imported.metadata["ignored_keys"] == ["qpos"]
 
 
+def test_an_npz_file_s_own_rewards_are_kept(tmp_path):
+    dataset = make_dataset(n_episodes=3)
+    file = write_npz(tmp_path / "own.npz", dataset)
+    with np.load(file) as archive:
+        arrays = dict(archive)
+    np.savez(file, **arrays, rewards=np.arange(len(arrays["terminals"])))
+    imported = import_dataset(file)
+    steps = np.delete(np.arange(len(dataset.observations)), dataset.starts[1:] - 1)
+    np.testing.assert_array_equal(np.delete(imported.rewards, imported.starts[1:] - 1), steps)
+    assert imported.metadata["ignored_keys"] == ["qpos"]
+
+
 def test_damaged_and_foreign_npz_are_refused(tmp_path):
     file = write_npz(tmp_path / "data.npz", make_dataset(n_episodes=200))
     file.write_bytes(file.read_bytes()[:-200])

@@ -130,12 +130,15 @@ class EpisodeDataset:
                 f"A; got rows of shapes {sorted(shapes)}"
             )
         lengths = np.array([len(episode) + 1 for episode in episodes])
+        actions = np.concatenate([np.pad(e.actions, ((0, 1), (0, 0))) for e in episodes])
+        if np.issubdtype(actions.dtype, np.floating):
+            actions = actions.astype(np.float32, copy=False)  # indices of choices stay whole
         contexts = [e.context for e in episodes if e.context is not None]
         if contexts and len({context.shape for context in contexts}) > 1:
             raise ValueError("the contexts of all episodes need one shape")
         return cls(
             np.concatenate([e.observations for e in episodes]).astype(np.float32),
-            np.concatenate([np.pad(e.actions, ((0, 1), (0, 0))) for e in episodes]),
+            actions,
             np.concatenate([np.pad(e.rewards, (0, 1)) for e in episodes]).astype(np.float32),
             np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
             np.array([e.terminated for e in episodes], dtype=bool),
