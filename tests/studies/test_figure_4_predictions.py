@@ -50,8 +50,9 @@ def test_likelihoods_are_drawn_and_listed_from_any_parts():
     parts = likelihood_parts()
     figure = figure_4_3.plot(parts)["hopper"]
     assert len(figure.axes) == 2
+    gap = f"{list(MODELS).index('ensemble'):.2f}"
     text = figure_4_3.markdown(parts)
-    assert "| transformer - ensemble | +5.00 [+5.00, +5.00], above in 100 %" in text
+    assert f"| transformer - ensemble | +{gap} [+{gap}, +{gap}], above in 100 %" in text
     for name in list(parts):
         some = {key: part for key, part in parts.items() if key != name}
         assert "transformer" in figure_4_3.markdown(some)

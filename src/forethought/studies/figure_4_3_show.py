@@ -26,12 +26,16 @@ STYLE: dict[str, tuple[str, dict[str, Any]]] = {
     "markov": ("transformer, Markov", {"color": "#7fb0d3"}),
     "partial": ("transformer", {"color": "#2f6690"}),
     "partial-markov": ("transformer, Markov", {"color": "#7fb0d3"}),
+    "robust": ("transformer, learned with 20 % hidden", {"color": "#4f9d69"}),
     "flat": ("transformer, flat", {"color": "#2f6690", "ls": "--"}),
     "ensemble": ("ensemble (PETS)", {"color": "#e8743b"}),
     "ensemble-binned": ("ensemble, over the bins", {"color": "#e8743b", "ls": "--"}),
 }
 PANELS = {
-    "observed": (*REFERENCES, "transformer", "markov", "flat", "ensemble", "ensemble-binned"),
+    "observed": (
+        *REFERENCES,
+        *("transformer", "robust", "markov", "flat", "ensemble", "ensemble-binned"),
+    ),
     "half of the dimensions hidden": (*REFERENCES, "partial", "partial-markov"),
 }
 PAIRS = (
@@ -41,6 +45,8 @@ PAIRS = (
     ("transformer", "markov"),
     ("partial", "partial-markov"),
     ("simulator", "transformer"),
+    ("robust", "transformer"),
+    ("robust", "ensemble-binned"),
 )
 
 
