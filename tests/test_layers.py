@@ -57,6 +57,7 @@ LAYERS = {
     "evaluation": 8,
     "demo": 8,
     "cli_commands": 8,
+    "cli_parse": 8,
     "cli": 9,
     "__main__": 9,
     "__init__": 9,  # the public names, from every layer
