@@ -8,6 +8,7 @@ products that a search cannot do without, at the rate measured for a large produ
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -132,12 +133,13 @@ def plan_once(planner: BeamPlanner, search: Search, seed: int) -> None:
     planner.plan(observation, history=history, generator=noise)
 
 
+@functools.cache
 def product_rate() -> float:
     """Floating-point operations a second of a large matrix product, by processor time, so that
-    other programs on the machine do not count."""
+    other programs on the machine do not count; one figure for all parts that are run together."""
     a, b = torch.randn(2048, 2048), torch.randn(2048, 2048)
     times = []
-    for _ in range(6):
+    for _ in range(20):
         began = time.process_time()
         torch.mm(a, b)
         times.append(time.process_time() - began)
