@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 import torch
 from matplotlib.figure import Figure
@@ -24,7 +23,7 @@ from torch import Tensor
 
 from forethought.checkpoint import current_commit, hardware, load_config, load_model, write_result
 from forethought.config import ControlConfig, PlannerConfig, to_json
-from forethought.evaluation import interval_text, make_policy
+from forethought.evaluation import find_env, interval_text, make_policy
 from forethought.planners.diffusion import DiffusionPlannerConfig
 from forethought.policy import PlanningPolicy, Policy
 from forethought.rollout import evaluate
@@ -114,9 +113,7 @@ def run_bench(
 ) -> dict[str, Any]:
     """Measure all rows; write bench.json and bench.png into ``out`` and print the table."""
     config = load_config(path)
-    env_id, model = config["experiment"].env, load_model(path)
-    if env_id not in gymnasium.registry:
-        raise ValueError(f"{path} was trained for {env_id!r}, which is not a known environment")
+    env_id, model = find_env(config["experiment"].env, config), load_model(path)
     rows = []
     for setting in settings_of(planner, control, quick=settings.quick):
         policy = make_policy(model, setting.planner, setting.control)

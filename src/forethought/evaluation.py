@@ -90,7 +90,7 @@ def evaluate_checkpoint(
     if settings.multi and "maze2d-" not in experiment.env:
         raise ValueError(f"--multi is for maze2d tasks; this checkpoint's is {experiment.env}")
     env_id = experiment.env.replace("maze2d-", "multi2d-") if settings.multi else experiment.env
-    env_id = _find_env(env_id, config)
+    env_id = find_env(env_id, config)
     _check_critic(getattr(planner, "critic", ""), experiment)
     model = load_model(path).to(find_device(settings.device))
     policy = make_policy(model, planner, control)
@@ -160,7 +160,7 @@ def _run(
         )
 
 
-def _find_env(env_id: str, config: dict[str, Any]) -> str:
+def find_env(env_id: str, config: dict[str, Any]) -> str:
     """The id in Gymnasium's registry, what registers it imported; refuse what does not fit."""
     module, has_module, name = env_id.rpartition(":")
     if has_module and str(Path.cwd()) not in sys.path:  # Gymnasium imports the module

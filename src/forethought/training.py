@@ -132,8 +132,9 @@ def check_same_data(dataset: EpisodeDataset, out: Path) -> None:
         )
     if dataset.fingerprint != config["dataset"]["fingerprint"]:
         raise ValueError(
-            f"the data set (fingerprint {dataset.fingerprint}) is not the one {out} was trained on "
-            f"({config['dataset']['fingerprint']}); resume with that one or start anew"
+            f"{out} holds a model of other data (fingerprint {config['dataset']['fingerprint']}; "
+            f"this data set has {dataset.fingerprint}); resume with that one, or start anew in "
+            "another folder"
         )
 
 

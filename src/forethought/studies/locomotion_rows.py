@@ -19,7 +19,7 @@ import torch
 
 from forethought.checkpoint import CONFIG, WEIGHTS, load_config, load_model
 from forethought.config import Experiment, PlannerConfig
-from forethought.data.episodes import Episode, EpisodeDataset
+from forethought.data.episodes import Episode
 from forethought.datasets.locomotion import behavior_score
 from forethought.evaluation import checkpoint_protocol, make_policy, plan_times, rounded
 from forethought.models.token_model import TokenTrajectoryModel
@@ -31,7 +31,7 @@ from forethought.snapshots import ShippedPolicies, StochasticPolicy
 from forethought.studies.base import StudySettings
 from forethought.studies.iql_rows import open_dataset, train_with_curve
 from forethought.studies.rows import row_of
-from forethought.training import time_steps, train_experiment
+from forethought.training import check_same_data, time_steps, train_experiment
 from forethought.types import Trajectory
 
 EPISODES = 15
@@ -127,7 +127,8 @@ def trained(
     if (shipped / WEIGHTS).is_file():
         return shipped, None
     dataset, out = open_dataset(settings, experiment.dataset), settings.runs / experiment.name
-    _check_same_data(out, dataset)
+    if (out / CONFIG).is_file():
+        check_same_data(dataset, out)
     if isinstance(experiment.planner, ReactiveConfig):
         steps = experiment.train.steps
         marks = sorted({max(1, steps * k // MARKS) for k in range(1, MARKS + 1)})
@@ -136,17 +137,6 @@ def trained(
     if not file.is_file() or json.loads(file.read_text())["steps"] < experiment.train.steps:
         train_experiment(experiment, dataset, out, resume=True)
     return out, None
-
-
-def _check_same_data(out: Path, dataset: EpisodeDataset) -> None:
-    if not (out / CONFIG).is_file():
-        return
-    found, wanted = load_config(out)["dataset"]["fingerprint"], dataset.fingerprint
-    if found != wanted:
-        raise ValueError(
-            f"{out} holds a model of other data (fingerprint {found}; the data folder has "
-            f"{wanted}); remove {out} to train anew, or put the data back"
-        )
 
 
 def score_row(
